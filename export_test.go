@@ -1,0 +1,18 @@
+package headgate
+
+// Waiting returns how many stand in line.
+func Waiting(l *Limiter) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ln := range l.active {
+		n += ln.line.Len()
+	}
+	return n
+}
+
+// Accounts returns how many buckets are kept.
+func Accounts(l *Limiter) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.accounts)
+}

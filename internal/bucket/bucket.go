@@ -1,0 +1,384 @@
+// Package bucket models the state of one server-side limit as its client sees
+// it: pure arithmetic on a value, without clock, lock, goroutine or context.
+//
+// Time is an [Instant] on a line that the owner of the bucket chooses, and
+// every method takes it. Instants must not go backwards between calls; if one
+// does, it counts as the latest that was seen.
+package bucket
+
+import (
+	"math"
+	"time"
+)
+
+// Instant is a point in time: the time since an epoch of the owner's choice.
+type Instant = time.Duration
+
+// Never is an Instant that does not come.
+const Never Instant = math.MaxInt64
+
+// A permit that is planned for an instant must be granted at that instant,
+// although the level is a float: so much may be missing.
+const epsilon = 1e-6
+
+// holdRefill bounds how long a full bucket waits for its first request to be
+// sent before it counts as refilling. See Take.
+const holdRefill = time.Second
+
+// probePatience is how long the one probe behind a gate may stay unanswered
+// before the next is let through, so that a slow answer delays the rest but
+// does not stop it.
+const probePatience = 2 * time.Second
+
+// slowStartEnd is the number of answers after which an unlimited bucket that
+// was refused counts as unlimited again.
+const slowStartEnd = 1024
+
+// WireJitter is how unevenly requests may arrive although they were sent
+// evenly. A limit keeps so much time in hand, because what arrives early is
+// refused.
+const WireJitter = 25 * time.Millisecond
+
+// Rule is what is believed of a limit. The zero Rule is unlimited: it refuses
+// nothing until the server does.
+type Rule struct {
+	// Rate is tokens a second, Burst how many the full bucket holds (at
+	// least 1).
+	Rate, Burst float64
+	// Max requests in any Window, instead of Rate and Burst.
+	Max    int
+	Window time.Duration
+}
+
+// Unlimited reports whether r is the zero Rule.
+func (r Rule) Unlimited() bool { return r.Rate == 0 && r.Max == 0 }
+
+// usable is the part of the burst that is spent: the rest is in hand for
+// requests that arrive closer together than they were sent.
+func (r Rule) usable() float64 {
+	reserve := min(r.Burst/10, 1+r.Rate*WireJitter.Seconds())
+	return max(1, r.Burst-reserve)
+}
+
+// Bucket is the state of one limit. Make one with New.
+type Bucket struct {
+	rule Rule
+	full float64 // tokens in a full bucket, less the reserve
+
+	// The level was level at the instant at and grows by Rate from then
+	// on; at may lie in the future.
+	level float64
+	at    Instant
+	held  bool // at waits for Sent
+
+	// For a window: when each of the last Max requests went, as a ring
+	// that starts at head once it is full.
+	log  []Instant
+	head int
+
+	// The gate is closed from gateFrom until gate.
+	gateFrom, gate Instant
+	closed         time.Duration // how long earlier gates were closed
+	// After the gate, at most slowStart requests that left since may be
+	// unanswered; 0 is no such bound.
+	slowStart int
+	inFlight  int
+	lastProbe Instant
+	refusals  int // refusals in a row, one counted for each gate
+}
+
+// New returns a full bucket.
+func New(rule Rule) Bucket {
+	b := Bucket{rule: rule}
+	if rule.Rate > 0 {
+		b.full = rule.usable()
+		b.level = b.full
+	}
+	return b
+}
+
+// Rule returns what New was given.
+func (b *Bucket) Rule() Rule { return b.rule }
+
+// Level returns the tokens at now: below 0 if more are owed than there are.
+// An unlimited bucket has none to show and returns 0.
+func (b *Bucket) Level(now Instant) float64 {
+	switch {
+	case b.rule.Max > 0:
+		n := b.rule.Max - len(b.log)
+		for _, t := range b.log {
+			if t+b.rule.Window <= now {
+				n++
+			}
+		}
+		return float64(n)
+	case b.rule.Rate > 0:
+		return b.levelAt(now)
+	}
+	return 0
+}
+
+func (b *Bucket) levelAt(t Instant) float64 {
+	if t <= b.at {
+		return b.level
+	}
+	return min(b.full, b.level+b.rule.Rate*(t-b.at).Seconds())
+}
+
+// Ready returns the earliest instant, not before now, at which the n-th of n
+// requests could go if nobody else takes any: the time at which a waiter
+// with n-1 others ahead has its turn.
+func (b *Bucket) Ready(now Instant, n int) Instant {
+	return max(now, b.gate, b.slowStartReady(), b.refilled(now, n))
+}
+
+// slowStartReady says when the bound on unanswered requests lets one more go.
+func (b *Bucket) slowStartReady() Instant {
+	if b.slowStart == 0 || b.inFlight < b.slowStart {
+		return 0
+	}
+	return b.lastProbe + probePatience
+}
+
+// refilled says when there are n tokens.
+func (b *Bucket) refilled(now Instant, n int) Instant {
+	switch {
+	case b.rule.Max > 0:
+		return b.windowReady(now, n)
+	case b.rule.Rate > 0:
+		missing := float64(n) - b.level
+		if missing <= epsilon {
+			return 0
+		}
+		return later(b.at, missing/b.rule.Rate)
+	}
+	return 0
+}
+
+// later adds seconds to t, rounded up and saturated.
+func later(t Instant, seconds float64) Instant {
+	ns := math.Ceil(seconds * 1e9)
+	if ns >= float64(Never-max(t, 0)) {
+		return Never
+	}
+	return t + Instant(ns)
+}
+
+// windowReady says when the n-th request from here fits the window: the
+// request Max places before it must be a whole window old.
+func (b *Bucket) windowReady(now Instant, n int) Instant {
+	whole, rest := (n-1)/b.rule.Max, (n-1)%b.rule.Max
+	width := b.rule.Window + WireJitter
+	free := b.rule.Max - len(b.log)
+	first := now
+	if rest >= free {
+		first = max(now, b.log[(b.head+rest-free)%len(b.log)]+width)
+	}
+	if Instant(whole) > (Never-first)/width {
+		return Never
+	}
+	return first + Instant(whole)*width
+}
+
+// Take spends one token at now. The caller has asked Ready; a token that is
+// not there is owed.
+//
+// With hold, a full bucket does not begin to refill before Sent is called (or
+// a second has passed): at the server it is full until the first request
+// arrives, and what is credited before that would be spent twice.
+func (b *Bucket) Take(now Instant, hold bool) {
+	switch {
+	case b.rule.Max > 0:
+		b.record(now)
+	case b.rule.Rate > 0:
+		was := b.levelAt(now)
+		b.level = was - 1
+		if now >= b.at {
+			b.at, b.held = now, false
+			if hold && was >= b.full {
+				b.at, b.held = now+holdRefill, true
+			}
+		}
+	}
+	if b.slowStart > 0 {
+		if b.inFlight >= b.slowStart { // patience ran out
+			b.slowStart++
+		}
+		b.inFlight++
+		b.lastProbe = now
+	}
+}
+
+func (b *Bucket) record(now Instant) {
+	b.at = now
+	if len(b.log) < b.rule.Max {
+		b.log = append(b.log, now)
+		return
+	}
+	b.log[b.head] = now
+	b.head = (b.head + 1) % len(b.log)
+}
+
+// Sent says that a request whose token was taken with hold leaves now.
+func (b *Bucket) Sent(now Instant) {
+	if b.held && now < b.at {
+		b.at = now
+	}
+	b.held = false
+}
+
+// Return gives a token back that was taken at taken and never used.
+func (b *Bucket) Return(taken, now Instant) {
+	switch {
+	case b.rule.Max > 0:
+		b.unrecord(taken)
+	case b.rule.Rate > 0 && taken >= b.gate:
+		// A token from before a gate is gone: the gate has said what
+		// the level is.
+		b.level = min(b.full, b.levelAt(now)+1)
+		b.at = max(b.at, now)
+	}
+	b.leave(taken)
+}
+
+// unrecord takes the newest entry out that is not after taken, so that the
+// ring stays in order of time.
+func (b *Bucket) unrecord(taken Instant) {
+	n := len(b.log)
+	for i := n - 1; i >= 0; i-- {
+		if b.log[(b.head+i)%n] != taken {
+			continue
+		}
+		ordered := make([]Instant, 0, n)
+		for j := range n {
+			if j != i {
+				ordered = append(ordered, b.log[(b.head+j)%n])
+			}
+		}
+		b.log, b.head = ordered, 0
+		return
+	}
+}
+
+// leave notes that a request taken at taken is no longer on its way, and
+// reports whether it had left since the gate opened.
+func (b *Bucket) leave(taken Instant) bool {
+	if b.slowStart == 0 || taken < b.gate {
+		return false
+	}
+	b.inFlight = max(0, b.inFlight-1)
+	return true
+}
+
+// Accepted says that the request whose token was taken at taken was answered
+// and not refused. It reports whether the answer opened the bucket again
+// after a gate.
+func (b *Bucket) Accepted(taken Instant) (opened bool) {
+	if !b.leave(taken) {
+		if b.slowStart == 0 {
+			b.refusals = 0
+		}
+		return false
+	}
+	b.refusals = 0
+	opened = b.slowStart == 1
+	b.slowStart++
+	if !b.rule.Unlimited() || b.slowStart > slowStartEnd {
+		b.slowStart, b.inFlight = 0, 0 // the pace governs from here on
+	}
+	return opened
+}
+
+// Unanswered says that no answer came for the request whose token was taken at
+// taken: the limit is none the wiser.
+func (b *Bucket) Unanswered(taken Instant) { b.leave(taken) }
+
+// NextRefusal returns how many gates closed in a row before, counted for a
+// refusal of a request whose token was taken at taken. Refusals of requests
+// that left before the last gate closed belong to that gate.
+func (b *Bucket) NextRefusal(taken Instant) int {
+	if b.refusals > 0 && taken < b.gate {
+		return b.refusals - 1
+	}
+	return b.refusals
+}
+
+// Refused says that the server refused, at now, the request whose token was
+// taken at taken, and that nothing may be sent before until. It reports
+// whether that closes the gate, or closes it for longer.
+//
+// When the gate opens, one request goes as a probe. Once that is accepted the
+// others follow at the bucket's rate: what the server's bucket may have
+// gathered meanwhile is left in it, because others may have drawn on it.
+func (b *Bucket) Refused(taken, now, until Instant) (closed bool) {
+	b.leave(taken)
+	if taken >= b.gate || b.refusals == 0 {
+		b.refusals++
+	}
+	if until <= b.gate || until <= now {
+		return false
+	}
+	if now >= b.gate {
+		b.closed += b.gate - b.gateFrom
+		b.gateFrom = now
+	}
+	b.gate = until
+	b.slowStart, b.inFlight = 1, 0
+	b.empty(until)
+	return true
+}
+
+// empty makes the bucket hold one token at t and refill from then on.
+func (b *Bucket) empty(t Instant) {
+	switch {
+	case b.rule.Max > 0:
+		// As if Max requests had been spread over the window before t.
+		width := b.rule.Window + WireJitter
+		step := width / Instant(b.rule.Max)
+		b.log, b.head = b.log[:0], 0
+		for i := range b.rule.Max {
+			b.log = append(b.log, t-width+Instant(i)*step)
+		}
+	case b.rule.Rate > 0:
+		b.level, b.at, b.held = 1, t, false
+	}
+}
+
+// Restore makes a new bucket one whose level was level, age before now.
+func (b *Bucket) Restore(now Instant, level float64, age time.Duration) {
+	switch {
+	case b.rule.Max > 0:
+		// When they went is not known: at the latest, age before now.
+		sent := min(b.rule.Max, b.rule.Max-int(max(0, level)))
+		for range sent {
+			b.record(now - age)
+		}
+	case b.rule.Rate > 0:
+		b.level = min(b.full, level+b.rule.Rate*age.Seconds())
+		b.at = now
+	}
+}
+
+// Gate returns until when the gate is closed, and whether it is at now.
+func (b *Bucket) Gate(now Instant) (until Instant, closed bool) {
+	return b.gate, now < b.gate
+}
+
+// Probing reports whether the gate has opened and the probe is not answered.
+func (b *Bucket) Probing(now Instant) bool { return b.slowStart == 1 && now >= b.gate }
+
+// Closed returns for how long the gate was closed altogether until now.
+func (b *Bucket) Closed(now Instant) time.Duration {
+	return b.closed + max(0, min(now, b.gate)-b.gateFrom)
+}
+
+// Idle reports whether a bucket made anew would behave as this one does.
+func (b *Bucket) Idle(now Instant) bool {
+	if now < b.gate || b.slowStart > 0 || b.refusals > 0 {
+		return false
+	}
+	if b.rule.Max > 0 {
+		return len(b.log) == 0 || b.log[(b.head+len(b.log)-1)%len(b.log)]+b.rule.Window+WireJitter <= now
+	}
+	return b.rule.Unlimited() || b.levelAt(now) >= b.full
+}

@@ -1,0 +1,295 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+// attempt is one call of the Sender: its context, and whether it left.
+type attempt struct {
+	r *run
+	x Execution // as claimed; with what leave recorded once it left
+
+	// ctx is what the Sender gets. It ends with take and at the deadline
+	// until the attempt leaves, and only with do after that.
+	ctx      *attemptContext
+	cancel   context.CancelCauseFunc
+	untie    func() bool // from take
+	deadline *time.Timer // nil for none
+
+	mu      sync.Mutex    // guards what follows; not held while writing
+	leaving chan struct{} // non-nil once leave was called, closed once it is settled
+	over    bool          // the Sender returned
+	left    bool
+	err     error // what leave returned
+}
+
+// attemptContext shows its deadline only until the attempt leaves, so that
+// whoever hands out permits can refuse at once what can't be in time, and the
+// answer of what did leave in time is waited for all the same.
+type attemptContext struct {
+	context.Context
+	mu    sync.Mutex // guards until
+	until time.Time
+}
+
+func (c *attemptContext) Deadline() (time.Time, bool) {
+	c.mu.Lock()
+	until := c.until
+	c.mu.Unlock()
+	if d, ok := c.Context.Deadline(); ok && (until.IsZero() || d.Before(until)) {
+		return d, true
+	}
+	return until, !until.IsZero()
+}
+
+func (r *run) attempt(x Execution) *attempt {
+	a := &attempt{r: r, x: x}
+	ctx, cancel := context.WithCancelCause(r.do)
+	a.ctx, a.cancel = &attemptContext{Context: ctx}, cancel
+	a.untie = context.AfterFunc(r.take, func() { cancel(errStopped) })
+	if x.expires() {
+		a.ctx.until = x.Deadline
+		a.deadline = time.AfterFunc(time.Until(x.Deadline), func() { cancel(errDeadline) })
+	}
+	return a
+}
+
+// expires reports whether x has a deadline that still means something: work
+// that was launched is followed beyond it.
+func (x *Execution) expires() bool { return !x.Deadline.IsZero() && x.Remote == "" }
+
+// leave is what the Sender calls right before it sends.
+func (a *attempt) leave() error {
+	a.mu.Lock()
+	if a.leaving != nil {
+		wait := a.leaving
+		a.mu.Unlock()
+		<-wait
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.err
+	}
+	if a.over {
+		a.mu.Unlock()
+		return errReturned
+	}
+	a.leaving = make(chan struct{})
+	a.mu.Unlock()
+
+	x, left, err := a.depart()
+
+	a.mu.Lock()
+	a.x, a.left, a.err = x, left, err
+	a.mu.Unlock()
+	close(a.leaving)
+	return err
+}
+
+// depart cuts the ties to take and deadline, and records that x is sent.
+func (a *attempt) depart() (x Execution, left bool, err error) {
+	x = a.x
+	inTime := a.deadline == nil || a.deadline.Stop()
+	taking := a.untie()
+	switch {
+	case !taking:
+		return x, false, errStopped
+	case !inTime:
+		return x, false, errDeadline
+	case a.ctx.Err() != nil: // do ended
+		return x, false, context.Cause(a.ctx)
+	}
+	a.ctx.mu.Lock()
+	a.ctx.until = time.Time{}
+	a.ctx.mu.Unlock()
+	if x.Remote != "" {
+		return x, false, nil
+	}
+
+	u := x.update(Sent)
+	u.At = time.Now()
+	u.Tally.Sent++
+	ctx, cancel := a.r.recording()
+	defer cancel()
+	if err := a.r.d.Store.Update(ctx, u); err != nil {
+		return x, false, fmt.Errorf("recording that execution %d is sent: %w", x.ID, err)
+	}
+	x.State, x.Tally.Sent = Sent, u.Tally.Sent
+	return x, true, nil
+}
+
+// end cuts what ties the attempt to the world. No leave succeeds after it.
+func (a *attempt) end() {
+	a.mu.Lock()
+	a.over = true
+	wait := a.leaving
+	a.mu.Unlock()
+	if wait != nil {
+		<-wait // a Sender that returned while another goroutine of it leaves
+	}
+	a.untie()
+	if a.deadline != nil {
+		a.deadline.Stop()
+	}
+}
+
+// work makes one attempt of x and records it.
+func (r *run) work(x Execution) finish {
+	if x.expires() && !time.Now().Before(x.Deadline) {
+		return r.record(x, expiry(x, time.Now()))
+	}
+	a := r.attempt(x)
+	defer a.cancel(nil)
+	given := x
+	given.Tally.Waits = maps.Clone(x.Tally.Waits)
+	step, err := r.d.Send(a.ctx, given, a.leave)
+	a.end()
+
+	x, left := a.x, a.left
+	switch {
+	case a.err != nil:
+		return r.stay(x, a.err)
+	case err == nil && (step.To == Queued || step.To.Ended() && step.To <= Unknown):
+		return r.record(x, step)
+	case err == nil:
+		err = fmt.Errorf("the Sender's step of execution %d leads to %v", x.ID, step.To)
+	}
+
+	if !left {
+		switch {
+		case a.ctx.Err() != nil:
+			err = context.Cause(a.ctx)
+		case x.expires() && !time.Now().Before(x.Deadline):
+			err = errDeadline // the Sender's own timer was quicker than ours
+		default:
+			r.fail(fmt.Errorf("sending: %w", err))
+		}
+		return r.stay(x, err)
+	}
+	// It left, and the Sender does not say what came of it.
+	if a.ctx.Err() == nil {
+		r.fail(fmt.Errorf("sending: %w", err))
+	}
+	u := unanswered(x.update(Queued), r.d.Delivery, time.Now(), "sent, and no answer: "+err.Error())
+	return r.record(x, Step{To: u.To, Tally: u.Tally, Status: u.Status, Reason: u.Reason, Answer: u.Answer})
+}
+
+// stay deals with an execution that surely did not leave, because of err.
+func (r *run) stay(x Execution, err error) finish {
+	switch {
+	case errors.Is(err, errDeadline):
+		return r.record(x, expiry(x, time.Now()))
+	case errors.Is(err, ErrStale):
+		// Somebody else decided about it; it is not ours to hand back.
+		r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
+		return finish{}
+	}
+	if r.take.Err() == nil && r.do.Err() == nil {
+		r.fail(err) // leave failed: the store's error
+	}
+	return r.handBack(x)
+}
+
+// handBack queues x again as it was.
+func (r *run) handBack(x Execution) finish {
+	u := x.update(Queued)
+	err := r.update(u)
+	if errors.Is(err, ErrStale) {
+		// A "sent" whose recording was interrupted may have been recorded
+		// all the same; nothing left, so it goes back just as well.
+		u.From = Sent
+		err = r.update(u)
+	}
+	if err != nil {
+		r.fail(fmt.Errorf("handing execution %d back: %w", x.ID, err))
+	}
+	return finish{queued: err == nil, due: x.Due}
+}
+
+// expiry is the step of an execution whose deadline passes before it is sent
+// (again). If an earlier attempt may have been executed, to say that it was
+// not sent would be a lie.
+func expiry(x Execution, now time.Time) Step {
+	s := Step{
+		To: Expired, Tally: x.Tally, Status: x.Status, Answer: x.Answer,
+		Reason: "its deadline passed before it was sent",
+	}
+	if now.Before(x.Deadline) {
+		s.Reason = "its deadline comes before it may be sent again"
+	}
+	if x.Tally.Unanswered > 0 {
+		s.To = Unknown
+		s.Reason = "sent, and the answer never came; " + s.Reason + " again"
+		if now.Before(x.Deadline) {
+			s.Reason = "sent, and the answer never came; its deadline comes before it may be sent again"
+		}
+	}
+	return s
+}
+
+// record makes step durable, and then shows it.
+func (r *run) record(x Execution, step Step) finish {
+	step.Tally.Sent = x.Tally.Sent
+	if step.Remote == "" {
+		step.Remote = x.Remote
+	}
+	now := time.Now()
+	if step.To == Queued && step.Remote == "" && !x.Deadline.IsZero() && !step.Due.Before(x.Deadline) {
+		// It could only wait to be refused.
+		e := x
+		e.Tally, e.Status, e.Answer = step.Tally, step.Status, step.Answer
+		last := step.Reason
+		step = expiry(e, now)
+		if last != "" {
+			step.Reason += " (" + last + ")"
+		}
+	}
+	u := Update{
+		ID: x.ID, From: x.State, To: step.To, At: now,
+		Due: step.Due, Remote: step.Remote, Tally: step.Tally,
+		Status: step.Status, Reason: step.Reason, Answer: step.Answer,
+	}
+	if err := r.update(u); err != nil {
+		if errors.Is(err, ErrStale) {
+			r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
+		} else {
+			r.fail(fmt.Errorf("recording execution %d as %v: %w", x.ID, step.To, err))
+		}
+		return finish{}
+	}
+	if r.d.Observe != nil {
+		x.State, x.Due, x.Remote, x.Tally = step.To, step.Due, step.Remote, step.Tally
+		x.Status, x.Reason, x.Answer = step.Status, step.Reason, step.Answer
+		if step.To.Ended() {
+			x.Ended = now.UTC().Round(0)
+		}
+		r.d.Observe(x, step)
+	}
+	return finish{queued: step.To == Queued, due: step.Due}
+}
+
+// update makes u durable. On a full disk it tries again until the bound:
+// what happened must not be forgotten for the lack of a kilobyte.
+func (r *run) update(u Update) error {
+	ctx, cancel := r.recording()
+	defer cancel()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := r.d.Store.Update(ctx, u)
+		if !errors.Is(err, ErrFull) {
+			return err
+		}
+		// Nothing more is started that might not be recorded.
+		r.fail(err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}

@@ -1,0 +1,230 @@
+// Package queue holds durable executions: calls that were accepted, that
+// survive a crash, and that each end in exactly one outcome.
+//
+// The states and the ways between them are drawn in docs/states.md. This
+// package knows neither HTTP nor a database: a [Store] keeps the executions,
+// a Sender makes one attempt, the Dispatcher carries work from one to the
+// other.
+package queue
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+// State is where an execution stands. The numbers are stored: never reorder.
+type State int
+
+const (
+	// Queued executions wait for their turn; those with a Due time in the
+	// future wait for that first.
+	Queued State = iota
+	// Claimed executions are in a dispatcher's hands and nothing has left
+	// since: after a crash they are simply queued again.
+	Claimed
+	// Sent executions have an attempt on the wire whose answer is not
+	// recorded. After a crash nobody knows whether it ran.
+	Sent
+
+	// The four outcomes. An execution that has one never changes again.
+
+	// Done: the server executed it.
+	Done
+	// Failed: the server said no for good, or the request could not be made.
+	Failed
+	// Expired: its deadline passed before it was sent.
+	Expired
+	// Unknown: it was sent and the answer never came.
+	Unknown
+)
+
+// Ended reports whether s is an outcome.
+func (s State) Ended() bool { return s >= Done }
+
+// String returns the state's word, as results and messages show it.
+func (s State) String() string {
+	switch s {
+	case Queued:
+		return "queued"
+	case Claimed:
+		return "claimed"
+	case Sent:
+		return "sent"
+	case Done:
+		return "done"
+	case Failed:
+		return "failed"
+	case Expired:
+		return "expired"
+	case Unknown:
+		return "unknown"
+	}
+	return "invalid"
+}
+
+// Execution is one durable call.
+type Execution struct {
+	// ID is given by the store in the order of acceptance, from 1 upwards
+	// without gaps within one Add.
+	ID int64
+
+	// What to send. It never changes after Add.
+	Method   string
+	Path     string    // with the query, as in a request line
+	Body     []byte    // nil for none; an empty one is read back as nil
+	Priority int       // lower goes first; 0 is normal
+	Deadline time.Time // not sent after this; zero for none
+
+	// Where it stands.
+	State State
+	Due   time.Time // not claimed before this; zero for at once
+
+	// Remote is the server's handle on work that it accepted and has not
+	// finished (the id of a launched flow). An execution that has one is
+	// followed to its end and never launched again.
+	Remote string
+
+	Tally Tally
+
+	// How it ended, or what the last attempt met.
+	Status int    // the last HTTP status, 0 if there was no answer
+	Reason string // why it is not done, for people; empty when all is well
+	Answer []byte // the server's answer; nil if none, and if it was empty
+	Ended  time.Time
+}
+
+// Tally counts what happened to one execution. It is kept over restarts.
+type Tally struct {
+	// Sent counts attempts that were put on the wire, polls not among them.
+	Sent int `json:"sent,omitempty"`
+	// Refused counts answers that a limit refused: surely not executed.
+	Refused int `json:"refused,omitempty"`
+	// Retries counts the attempts that a failure other than a refusal cost.
+	Retries int `json:"retries,omitempty"`
+	// Unanswered counts attempts that may have been executed although no
+	// usable answer came. If it is above 0 and the execution is done, it
+	// may have been executed more than once.
+	Unanswered int `json:"unanswered,omitempty"`
+	// Unauthorized counts 401 answers.
+	Unauthorized int `json:"unauthorized,omitempty"`
+	// LastBackoff is the latest wait that backoff chose; decorrelated
+	// jitter grows from it.
+	LastBackoff time.Duration `json:"last_backoff,omitempty"`
+	// Waits says how long it waited for each cause: a limit's name,
+	// "Retry-After", "backoff".
+	Waits map[string]time.Duration `json:"waits,omitempty"`
+	// Polls counts the status requests that followed launched work.
+	Polls int `json:"polls,omitempty"`
+}
+
+// Update moves one execution from one state to another.
+type Update struct {
+	ID   int64
+	From State // the state that it must be in, else ErrStale
+	To   State
+	// At is when. It is stored as Ended if To is an outcome.
+	At time.Time
+	// Due, Remote, Tally, Status, Reason and Answer replace what is stored.
+	Due    time.Time
+	Remote string
+	Tally  Tally
+	Status int
+	Reason string
+	Answer []byte
+}
+
+// Filter chooses executions to read.
+type Filter struct {
+	States []State // empty: all
+	After  int64   // only those with a greater ID
+	Limit  int     // at most so many; 0: all
+}
+
+// Counts says how many executions are in each state, indexed by State.
+type Counts [Unknown + 1]int64
+
+// Total returns the number of executions in c.
+func (c Counts) Total() (n int64) {
+	for _, v := range c {
+		n += v
+	}
+	return n
+}
+
+// Open returns how many have no outcome yet.
+func (c Counts) Open() int64 { return c[Queued] + c[Claimed] + c[Sent] }
+
+// Errors that every Store returns, wrapped or bare.
+var (
+	// ErrStale: the execution is not in the state that the update starts
+	// from, or does not exist. Nothing was changed.
+	ErrStale = errors.New("execution is not in the expected state")
+	// ErrIllegal: there is no way between the two states (see [Legal]), or
+	// an execution was to be added in a state that nothing begins in.
+	// Nothing was changed.
+	ErrIllegal = errors.New("no way between these states")
+	// ErrFull: there is no room on the disk. Nothing was changed, and the
+	// call may be made again once there is room.
+	ErrFull = errors.New("no space left for the journal")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+)
+
+// Store keeps executions. Every implementation passes the suite in package
+// queuetest, which is the long form of what is said here.
+//
+// All methods are safe for concurrent use. A method that changes something
+// returns nil only once the change is on disk and survives a crash of the
+// process or of the machine; if it returns an error the change was not made,
+// unless the context ended while it waited: then it may or may not have been.
+// A store on the far side of a network can't promise more; whoever must know
+// gives a context that does not end.
+//
+// Times come back in UTC, to the nanosecond, without a monotonic reading.
+type Store interface {
+	// Add accepts executions, all or none, and sets their IDs in place. The
+	// State may be Queued, or an outcome for one that ends on acceptance,
+	// else ErrIllegal. Adding none does nothing.
+	Add(ctx context.Context, xs []Execution) error
+
+	// Claim moves up to n executions that are due at now from Queued to
+	// Claimed and returns them whole, by Priority, then ID. No execution
+	// is handed to two callers. It does not wait: none due is an empty
+	// slice. Its cost does not grow with the number of executions stored;
+	// to keep that, a store may let executions whose Due came by the
+	// thousands since the last Claim in by Due, so that one of them with a
+	// better Priority may come some calls later. A short answer means that
+	// there are no more.
+	Claim(ctx context.Context, now time.Time, n int) ([]Execution, error)
+
+	// Update changes one execution, or returns ErrStale, or ErrIllegal if
+	// no execution may go that way.
+	Update(ctx context.Context, u Update) error
+
+	// NextDue returns when the next Queued execution is due, the zero time
+	// if one was never held back or its time is known to have come (the
+	// store has no clock: a due time may also have passed); ok is false if
+	// none is queued.
+	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
+
+	// Counts returns the number of executions in each state, in time that
+	// does not grow with their number.
+	Counts(ctx context.Context) (Counts, error)
+
+	// Each yields executions by ascending ID. It holds no lock that
+	// writers wait for and reads in bounded memory; executions that change
+	// meanwhile are yielded as they were or as they are.
+	Each(ctx context.Context, f Filter) iter.Seq2[Execution, error]
+
+	// Meta returns a value stored under key, nil if there is none; SetMeta
+	// stores one, or forgets it if value is nil.
+	Meta(ctx context.Context, key string) ([]byte, error)
+	SetMeta(ctx context.Context, key string, value []byte) error
+
+	// Close waits for what is being written and releases the store. Every
+	// later call of another method returns ErrClosed; Close again does
+	// nothing.
+	Close() error
+}

@@ -1,0 +1,218 @@
+package queuetest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/internal/queue"
+)
+
+// Memory is a [queue.Store] in memory: for tests of what uses a store, and the
+// model that other stores are compared with. It is simple rather than quick,
+// and never blocks, so that it works in a synctest bubble.
+//
+// To see how its user fares when a write fails, set Before.
+type Memory struct {
+	// Before, if set, is called before each Add, Claim, Update and SetMeta
+	// with the method's name; an error that it returns is the method's
+	// answer, and nothing is changed. Set it before the store is used.
+	Before func(method string) error
+	// After is called likewise when the change is made; the caller gets its
+	// error although the change was made.
+	After func(method string) error
+
+	mu     sync.Mutex // guards what follows
+	xs     []queue.Execution
+	meta   map[string][]byte
+	counts queue.Counts
+	closed bool
+}
+
+var _ queue.Store = (*Memory)(nil)
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory { return &Memory{meta: map[string][]byte{}} }
+
+// Reopen returns a store that holds what m holds, as after Close and open.
+func (m *Memory) Reopen() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &Memory{Before: m.Before, After: m.After, xs: m.xs, meta: m.meta, counts: m.counts}
+}
+
+// change runs f under the lock, between Before and After.
+func (m *Memory) change(ctx context.Context, method string, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.Before != nil {
+		if err := m.Before(method); err != nil {
+			return err
+		}
+	}
+	if err := m.locked(f); err != nil {
+		return err
+	}
+	if m.After != nil {
+		return m.After(method)
+	}
+	return nil
+}
+
+func (m *Memory) locked(f func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return queue.ErrClosed
+	}
+	return f()
+}
+
+func (m *Memory) Add(ctx context.Context, xs []queue.Execution) error {
+	return m.change(ctx, "Add", func() error {
+		for _, x := range xs {
+			if !queue.LegalStart(x.State) {
+				return fmt.Errorf("adding an execution as %v: %w", x.State, queue.ErrIllegal)
+			}
+		}
+		for i := range xs {
+			xs[i].ID = int64(len(m.xs)) + 1
+			m.xs = append(m.xs, clean(xs[i]))
+			m.counts[xs[i].State]++
+		}
+		return nil
+	})
+}
+
+func (m *Memory) Claim(ctx context.Context, now time.Time, n int) (out []queue.Execution, err error) {
+	err = m.change(ctx, "Claim", func() error {
+		var due []int
+		for i, x := range m.xs {
+			if x.State == queue.Queued && !x.Due.After(now) {
+				due = append(due, i)
+			}
+		}
+		slices.SortStableFunc(due, func(a, b int) int {
+			return cmp.Compare(m.xs[a].Priority, m.xs[b].Priority)
+		})
+		for _, i := range due[:max(0, min(n, len(due)))] {
+			m.xs[i].State = queue.Claimed
+			m.counts[queue.Queued]--
+			m.counts[queue.Claimed]++
+			out = append(out, clean(m.xs[i]))
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (m *Memory) Update(ctx context.Context, u queue.Update) error {
+	return m.change(ctx, "Update", func() error {
+		if !queue.LegalUpdate(u.From, u.To) {
+			return fmt.Errorf("from %v to %v: %w", u.From, u.To, queue.ErrIllegal)
+		}
+		if u.ID < 1 || u.ID > int64(len(m.xs)) || m.xs[u.ID-1].State != u.From {
+			return queue.ErrStale
+		}
+		x := m.xs[u.ID-1]
+		x.State, x.Due, x.Remote, x.Tally = u.To, u.Due, u.Remote, u.Tally
+		x.Status, x.Reason, x.Answer = u.Status, u.Reason, u.Answer
+		if u.To.Ended() {
+			x.Ended = u.At
+		}
+		m.xs[u.ID-1] = clean(x)
+		m.counts[u.From]--
+		m.counts[u.To]++
+		return nil
+	})
+}
+
+func (m *Memory) NextDue(ctx context.Context) (due time.Time, ok bool, err error) {
+	err = m.locked(func() error {
+		for _, x := range m.xs {
+			if x.State == queue.Queued && (!ok || x.Due.Before(due)) {
+				due, ok = x.Due, true
+			}
+		}
+		return ctx.Err()
+	})
+	return due, ok, err
+}
+
+func (m *Memory) Counts(ctx context.Context) (c queue.Counts, err error) {
+	err = m.locked(func() error { c = m.counts; return ctx.Err() })
+	return c, err
+}
+
+func (m *Memory) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execution, error] {
+	return func(yield func(queue.Execution, error) bool) {
+		for after, n := max(0, f.After), 0; f.Limit <= 0 || n < f.Limit; n++ {
+			var x queue.Execution
+			err := m.locked(func() error {
+				for ; after < int64(len(m.xs)); after++ {
+					if s := m.xs[after].State; len(f.States) == 0 || slices.Contains(f.States, s) {
+						x = clean(m.xs[after])
+						break
+					}
+				}
+				return ctx.Err()
+			})
+			if err != nil {
+				yield(queue.Execution{}, err)
+				return
+			}
+			if x.ID == 0 || !yield(x, nil) {
+				return
+			}
+			after++
+		}
+	}
+}
+
+func (m *Memory) Meta(ctx context.Context, key string) (v []byte, err error) {
+	err = m.locked(func() error { v = bytes.Clone(m.meta[key]); return ctx.Err() })
+	return v, err
+}
+
+func (m *Memory) SetMeta(ctx context.Context, key string, value []byte) error {
+	return m.change(ctx, "SetMeta", func() error {
+		if value == nil {
+			delete(m.meta, key)
+		} else {
+			m.meta[key] = bytes.Clone(value)
+		}
+		return nil
+	})
+}
+
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+// clean returns x as a store gives it back, sharing nothing with x.
+func clean(x queue.Execution) queue.Execution {
+	for _, t := range []*time.Time{&x.Deadline, &x.Due, &x.Ended} {
+		if !t.IsZero() {
+			*t = t.UTC().Round(0)
+		}
+	}
+	for _, b := range []*[]byte{&x.Body, &x.Answer} {
+		if *b = bytes.Clone(*b); len(*b) == 0 {
+			*b = nil
+		}
+	}
+	if x.Tally.Waits = maps.Clone(x.Tally.Waits); len(x.Tally.Waits) == 0 {
+		x.Tally.Waits = nil
+	}
+	return x
+}

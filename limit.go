@@ -1,0 +1,217 @@
+package headgate
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/internal/bucket"
+)
+
+// Per says what a limit counts: requests that have it in common draw on the
+// same bucket.
+type Per int
+
+const (
+	// PerToken limits count the requests made with one access token, or
+	// with one credential when the transport logs in itself: a token that
+	// was renewed goes on with the bucket of the one before.
+	PerToken Per = iota
+	// PerClient limits count the requests of one OAuth client.
+	PerClient
+	// PerOrg limits count all requests to one organization.
+	PerOrg
+	// PerPath limits count the requests to one path of one organization.
+	// Segments that look like an identifier (a UUID, a number) count as
+	// the same path.
+	PerPath
+)
+
+var perWords = [...]string{"token", "client", "org", "path"}
+
+// String returns the word that configuration uses: token, client, org, path.
+func (p Per) String() string {
+	if p < 0 || int(p) >= len(perWords) {
+		return "Per(" + strconv.Itoa(int(p)) + ")"
+	}
+	return perWords[p]
+}
+
+// MarshalText returns the word.
+func (p Per) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads the word.
+func (p *Per) UnmarshalText(text []byte) error { return fromWord(p, perWords[:], text) }
+
+// fromWord sets an enumeration from the list of its words.
+func fromWord[E ~int](e *E, words []string, text []byte) error {
+	for i, w := range words {
+		if w == string(text) {
+			*e = E(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of %s", text, strings.Join(words, ", "))
+}
+
+// MaxWindow is the largest Max of a windowed limit.
+const MaxWindow = 1_000_000
+
+// Limit is one rule of the server: a token bucket (Rate and Burst) or a
+// window (Max and Window), never both.
+//
+// A little of the burst is held in hand (a tenth, at most one token and what
+// refills in 25 ms), because requests arrive less evenly than they are sent
+// and the server refuses the one that arrives too early. A window is kept
+// 25 ms longer for the same reason.
+type Limit struct {
+	// Name is what the server calls the limit, for a 429 that names it and
+	// for whoever reads why a call waits. Required.
+	Name string
+	// Per is what the limit counts. The zero value is PerToken.
+	Per Per
+	// Match restricts the limit to some paths: "*" stands for one segment,
+	// and a pattern that ends in "/" covers everything below. Empty covers
+	// all paths.
+	Match string
+
+	// Rate is how many tokens a second the bucket gains: above 0.
+	Rate float64
+	// Burst is how many tokens the full bucket holds: at least 1.
+	Burst float64
+
+	// Max is how many requests fit into any Window: 1 to MaxWindow. This
+	// is right for a server with a sliding window and for one with fixed
+	// windows, wherever they begin.
+	Max int
+	// Window is the length of the window: above 0.
+	Window time.Duration
+}
+
+// Even returns a rate and a burst that keep any span of per free of more than
+// n requests: burst + rate·per = n. It is right for a server of which only "n
+// per minute" is known, whether it counts by token bucket, fixed or sliding
+// window. A twentieth of n is burst.
+func Even(n float64, per time.Duration) (rate, burst float64) {
+	burst = max(1, n/20)
+	return max(n-burst, n/20) / per.Seconds(), burst
+}
+
+// ParseRate reads a rate such as "50", "50/s", "300/min" or "3000/h" into the
+// number and the time it is for. Without a unit it is per second.
+func ParseRate(s string) (n float64, per time.Duration, err error) {
+	number, unit, _ := strings.Cut(s, "/")
+	switch strings.TrimSpace(unit) {
+	case "", "s", "sec", "second":
+		per = time.Second
+	case "m", "min", "minute":
+		per = time.Minute
+	case "h", "hour":
+		per = time.Hour
+	case "d", "day":
+		per = 24 * time.Hour
+	default:
+		return 0, 0, fmt.Errorf("%q has the unknown unit %q: write a number and /s, /min, /h or /d, as in 300/min", s, unit)
+	}
+	n, err = strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !(n > 0) || math.IsInf(n, 0) {
+		return 0, 0, fmt.Errorf("%q is not a rate: write a number above 0 and a unit, as in 50/s or 300/min", s)
+	}
+	return n, per, nil
+}
+
+// Validate reports what is wrong with l, naming the field, or nil.
+func (l Limit) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("limit %q: %s", l.Name, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case l.Name == "":
+		return fmt.Errorf("limit: Name is empty: give the server's name for it, or any other")
+	case l.Per < 0 || int(l.Per) >= len(perWords):
+		return bad("Per is %v, must be one of %s", l.Per, strings.Join(perWords[:], ", "))
+	case l.Match != "" && l.Match[0] != '/':
+		return bad("Match is %q, must be a path that begins with /", l.Match)
+	case l.Max == 0 && l.Window == 0:
+		if !(l.Rate > 0) || math.IsInf(l.Rate, 0) {
+			return bad("Rate is %v, must be a number above 0 (tokens per second)", l.Rate)
+		}
+		if !(l.Burst >= 1) || math.IsInf(l.Burst, 0) {
+			return bad("Burst is %v, must be at least 1", l.Burst)
+		}
+	case l.Rate != 0 || l.Burst != 0:
+		return bad("has both Rate or Burst and Max or Window: a limit is a token bucket or a window")
+	case l.Max < 1 || l.Max > MaxWindow:
+		return bad("Max is %d, must be from 1 to %d", l.Max, MaxWindow)
+	case l.Window <= 0:
+		return bad("Window is %v, must be above 0", l.Window)
+	}
+	return nil
+}
+
+func (l Limit) rule() bucket.Rule {
+	return bucket.Rule{Rate: l.Rate, Burst: l.Burst, Max: l.Max, Window: l.Window}
+}
+
+// matches reports whether requests to path draw on l.
+func (l *Limit) matches(path string) bool {
+	pattern := l.Match
+	if pattern == "" {
+		return true
+	}
+	for pattern != "" {
+		if pattern == "/" {
+			return path != "" && path[0] == '/'
+		}
+		p, moreP := cutSegment(pattern)
+		s, moreS := cutSegment(path)
+		if p != s && (p != "/*" || len(s) < 2) {
+			return false
+		}
+		pattern, path = moreP, moreS
+	}
+	return path == ""
+}
+
+// cutSegment splits "/a/b" into "/a" and "/b".
+func cutSegment(path string) (segment, rest string) {
+	if path == "" {
+		return "", ""
+	}
+	if i := strings.IndexByte(path[1:], '/'); i >= 0 {
+		return path[:i+1], path[i+1:]
+	}
+	return path, ""
+}
+
+// template replaces the segments of path that look like an identifier by "*".
+func template(path string) string {
+	var b strings.Builder
+	for path != "" {
+		var segment string
+		segment, path = cutSegment(path)
+		if isIdentifier(segment[1:]) {
+			segment = "/*"
+		}
+		b.WriteString(segment)
+	}
+	return b.String()
+}
+
+// isIdentifier reports whether s is a number or a UUID.
+func isIdentifier(s string) bool {
+	hex, digits := 0, 0
+	for _, c := range []byte(s) {
+		switch {
+		case '0' <= c && c <= '9':
+			digits++
+		case 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F':
+			hex++
+		case c != '-':
+			return false
+		}
+	}
+	return digits > 0 && digits == len(s) || digits+hex == 32
+}

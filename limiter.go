@@ -1,0 +1,413 @@
+package headgate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/internal/bucket"
+)
+
+// LimiterConfig configures a [Limiter]. The zero value is a limiter that knows
+// no limit, and still holds everybody back while the server says so.
+type LimiterConfig struct {
+	// Limits are the rules of the server. An attempt draws on all that
+	// match it.
+	Limits []Limit
+	// Spread is the share of each Retry-After that is added to it as
+	// jitter, drawn uniformly once for each closing of a gate, and at most
+	// a second: processes that share a limit but no limiter would come back
+	// in the same instant otherwise. 0 is 0.1; below 0 is none.
+	Spread float64
+	// Observer is told when a gate closes and opens and when a permit had
+	// to wait. Nil: nobody.
+	Observer Observer
+}
+
+// Limiter hands out permits: the right to put one attempt on the wire. It
+// holds a model of each of the server's buckets and grants a permit when all
+// of the buckets that the attempt draws on have a token, taking one from each.
+// Whoever has to wait stands in line by [Ask.Priority], then by arrival. One
+// timer wakes the head of the line; nobody polls.
+//
+// Most callers want a [Transport], which takes a permit for every attempt and
+// tells the limiter what came of it. Use a Limiter directly to share it between
+// transports, or to pace something else than HTTP: [Limiter.Take], then
+// [Permit.Done].
+//
+// A Limiter is not a lock and not a bound on concurrency: any number of permits
+// may be out at once. It is safe for concurrent use.
+type Limiter struct {
+	epoch    time.Time
+	limits   []Limit
+	spread   float64
+	observer Observer
+
+	mu       sync.Mutex // guards what is below, and all that hangs on it
+	accounts map[accountKey]*account
+	lanes    map[laneKey]*lane
+	last     *lane // the lane of the latest Take, found without hashing
+	active   []*lane
+	arrivals uint64
+	timer    *time.Timer // nil until somebody waited
+	wakeAt   bucket.Instant
+	sweepAt  int // how many lanes make it worth to look for idle ones
+}
+
+// account is one bucket of one limit: for one token, client, org or path.
+type account struct {
+	key    accountKey
+	name   string
+	limit  int // index in Limiter.limits, or implicit
+	bucket bucket.Bucket
+	// waiting counts the waiters that draw on it, by priority.
+	waiting [priorities]int
+	lanes   int // how many lanes draw on it
+}
+
+// The limit that stands for those of the server that nobody configured: it has
+// no rate, and a gate.
+const (
+	implicit     = -1
+	implicitName = "token"
+)
+
+type accountKey struct {
+	limit                    int
+	org, client, token, path string
+}
+
+// lane is the line of the attempts that draw on the same buckets.
+type lane struct {
+	key      laneKey
+	accounts []*account
+	token    *account // whose gate an answer closes that names no limit
+	line     line
+}
+
+type laneKey struct {
+	org, client, token string
+	path               string // the template, if a limit counts paths
+	matches            uint64 // which limits match
+}
+
+// maxLimits is how many limits a Limiter takes: one bit each in a laneKey.
+const maxLimits = 64
+
+// NewLimiter returns a Limiter whose buckets are full. An error names the limit
+// and the field.
+func NewLimiter(c LimiterConfig) (*Limiter, error) {
+	if len(c.Limits) > maxLimits {
+		return nil, fmt.Errorf("%d limits, at most %d", len(c.Limits), maxLimits)
+	}
+	for i, limit := range c.Limits {
+		if err := limit.Validate(); err != nil {
+			return nil, err
+		}
+		for _, other := range c.Limits[:i] {
+			if other.Name == limit.Name && other.Match == limit.Match {
+				return nil, fmt.Errorf("limit %q: is there twice", limit.Name)
+			}
+		}
+	}
+	return &Limiter{
+		epoch:    time.Now(),
+		limits:   slices.Clone(c.Limits),
+		spread:   max(0, cmp.Or(c.Spread, 0.1)),
+		observer: c.Observer,
+		accounts: map[accountKey]*account{},
+		lanes:    map[laneKey]*lane{},
+		sweepAt:  1024,
+	}, nil
+}
+
+// Priority bounds of an [Ask]. They are the urgencies 0 to 7 of RFC 9218, less
+// its default of 3, so that the zero value is the normal one.
+const (
+	MostUrgent  = -3
+	LeastUrgent = 4
+
+	priorities = LeastUrgent - MostUrgent + 1
+)
+
+// Ask says which buckets an attempt draws on and how it stands in line.
+type Ask struct {
+	// Org, Client and Token say whose attempt it is, for limits that count
+	// these. Any words will do, as long as the same one means the same.
+	// Do not use the token itself.
+	Org, Client, Token string
+	// Path is the path of the URL.
+	Path string
+	// Priority is from MostUrgent to LeastUrgent; what lies outside counts
+	// as the nearer of them. 0 is normal.
+	Priority int
+	// Until is when the wait has to be over, as the context's deadline, if
+	// that is not earlier. Zero: no bound.
+	Until time.Time
+	// MaxRetryAfter refuses the attempt at once if the server wants
+	// everybody to stay away for longer. 0: any time is waited out.
+	MaxRetryAfter time.Duration
+
+	// hold: Permit.Sent will be called when the attempt leaves.
+	hold bool
+}
+
+// Wait says how long a permit was waited for, and why.
+type Wait struct {
+	// Limit is the limit that was waited for last, "" if there was no wait.
+	Limit string
+	// Total is the whole wait; RetryAfter the part of it in which the
+	// server had asked to stay away. In the rest the bucket was empty.
+	Total, RetryAfter time.Duration
+}
+
+// Permit is the right to make one attempt. It must be brought to an end by one
+// call of Done or Return.
+type Permit struct {
+	// Wait is how long it took to get.
+	Wait Wait
+
+	limiter *Limiter
+	lane    *lane
+	taken   bucket.Instant
+}
+
+func (l *Limiter) now() bucket.Instant { return time.Since(l.epoch) }
+
+// Take waits for a permit. It returns a *[LimitError] if the context ends
+// first, and at once if the wait would outlast the context's deadline,
+// Ask.Until or Ask.MaxRetryAfter; the place in line is given back then.
+func (l *Limiter) Take(ctx context.Context, ask Ask) (Permit, error) {
+	now := l.now()
+	l.mu.Lock()
+	ln := l.laneFor(&ask)
+	if len(l.active) == 0 {
+		if at, _ := ln.ready(now, 0); at <= now && ctx.Err() == nil {
+			ln.take(now, ask.hold)
+			l.mu.Unlock()
+			return Permit{limiter: l, lane: ln, taken: now}, nil
+		}
+	}
+	w, err := l.queue(ctx, &ask, ln, now)
+	l.mu.Unlock()
+	if err != nil {
+		return Permit{}, err
+	}
+	return l.await(ctx, w)
+}
+
+// laneFor finds or makes the lane for ask. The limiter is locked.
+func (l *Limiter) laneFor(ask *Ask) *lane {
+	key := laneKey{org: ask.Org, client: ask.Client, token: ask.Token}
+	for i := range l.limits {
+		if !l.limits[i].matches(ask.Path) {
+			continue
+		}
+		key.matches |= 1 << i
+		if l.limits[i].Per == PerPath && key.path == "" {
+			key.path = template(ask.Path)
+		}
+	}
+	if l.last != nil && l.last.key == key {
+		return l.last
+	}
+	ln := l.lanes[key]
+	if ln == nil {
+		ln = l.newLane(key)
+	}
+	l.last = ln
+	return ln
+}
+
+func (l *Limiter) newLane(key laneKey) *lane {
+	l.sweep()
+	ln := &lane{key: key}
+	for i := range l.limits {
+		if key.matches&(1<<i) == 0 {
+			continue
+		}
+		a := l.account(i, key)
+		ln.accounts = append(ln.accounts, a)
+		if ln.token == nil && l.limits[i].Per == PerToken {
+			ln.token = a
+		}
+	}
+	if ln.token == nil {
+		ln.token = l.account(implicit, key)
+		ln.accounts = append(ln.accounts, ln.token)
+	}
+	for _, a := range ln.accounts {
+		a.lanes++
+	}
+	l.lanes[key] = ln
+	return ln
+}
+
+// account finds or makes the bucket of limit i for what lane key says.
+func (l *Limiter) account(i int, key laneKey) *account {
+	k := accountKey{limit: i, org: key.org}
+	per, name, rule := PerToken, implicitName, bucket.Rule{}
+	if i != implicit {
+		per, name, rule = l.limits[i].Per, l.limits[i].Name, l.limits[i].rule()
+	}
+	switch per {
+	case PerToken:
+		k.client, k.token = key.client, key.token
+	case PerClient:
+		k.client = key.client
+	case PerPath:
+		k.path = key.path
+	}
+	a := l.accounts[k]
+	if a == nil {
+		a = &account{key: k, name: name, limit: i, bucket: bucket.New(rule)}
+		l.accounts[k] = a
+	}
+	return a
+}
+
+// sweep drops the lanes and buckets that new ones would be equal to, when there
+// have come to be many: tokens and paths come and go.
+func (l *Limiter) sweep() {
+	if len(l.lanes) < l.sweepAt {
+		return
+	}
+	now := l.now()
+	for key, ln := range l.lanes {
+		if ln.line.Len() > 0 || slices.ContainsFunc(ln.accounts, func(a *account) bool { return !a.bucket.Idle(now) }) {
+			continue
+		}
+		delete(l.lanes, key)
+		for _, a := range ln.accounts {
+			if a.lanes--; a.lanes == 0 {
+				delete(l.accounts, a.key)
+			}
+		}
+	}
+	l.last = nil
+	l.sweepAt = max(1024, 2*len(l.lanes))
+}
+
+// ready returns when the head of the lane can go with ahead more before it, and
+// what holds it up the longest.
+func (ln *lane) ready(now bucket.Instant, ahead int) (at bucket.Instant, by *account) {
+	at, by = now, ln.accounts[0]
+	for _, a := range ln.accounts {
+		if t := a.bucket.Ready(now, ahead+1); t > at {
+			at, by = t, a
+		}
+	}
+	return at, by
+}
+
+// turn estimates when an attempt of priority p that joins the line now will go.
+func (ln *lane) turn(now bucket.Instant, p int) (at bucket.Instant, by *account) {
+	at, by = now, ln.accounts[0]
+	for _, a := range ln.accounts {
+		ahead := 0
+		for _, n := range a.waiting[:p+1] {
+			ahead += n
+		}
+		if t := a.bucket.Ready(now, ahead+1); t > at {
+			at, by = t, a
+		}
+	}
+	return at, by
+}
+
+func (ln *lane) take(now bucket.Instant, hold bool) {
+	for _, a := range ln.accounts {
+		a.bucket.Take(now, hold)
+	}
+}
+
+// closed returns for how long a gate of the lane has been closed until now.
+func (ln *lane) closed(now bucket.Instant) (d time.Duration) {
+	for _, a := range ln.accounts {
+		d = max(d, a.bucket.Closed(now))
+	}
+	return d
+}
+
+// Sent says that the attempt leaves now. It is called at most once, before
+// Done; calling it matters when some time has passed since Take.
+func (p Permit) Sent() {
+	l := p.limiter
+	l.mu.Lock()
+	now := l.now()
+	for _, a := range p.lane.accounts {
+		a.bucket.Sent(now)
+	}
+	l.dispatch(now)
+	l.mu.Unlock()
+}
+
+// Return gives a permit back that was not used.
+func (p Permit) Return() {
+	l := p.limiter
+	l.mu.Lock()
+	now := l.now()
+	for _, a := range p.lane.accounts {
+		a.bucket.Return(p.taken, now)
+	}
+	l.dispatch(now)
+	l.mu.Unlock()
+}
+
+// Done says what came of the attempt. A refusal closes the gate of the limit
+// that it names, else of the token, for everybody who draws on it.
+func (p Permit) Done(o Observation) {
+	l := p.limiter
+	var event Event
+	l.mu.Lock()
+	now := l.now()
+	switch {
+	case o.Refused:
+		event = l.refused(p, o, now)
+	case o.Status == 0:
+		for _, a := range p.lane.accounts {
+			a.bucket.Unanswered(p.taken)
+		}
+	default:
+		for _, a := range p.lane.accounts {
+			if a.bucket.Accepted(p.taken) {
+				event = Event{Kind: GateOpened, Limit: a.name}
+			}
+		}
+	}
+	l.dispatch(now)
+	l.mu.Unlock()
+	l.observer.emit(event)
+}
+
+// refused closes the gate that o asks for. The limiter is locked.
+func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event Event) {
+	named := p.lane.named(o.Limit)
+	for _, a := range p.lane.accounts {
+		if a != named {
+			a.bucket.Unanswered(p.taken)
+		}
+	}
+	b := &named.bucket
+	wait := o.wait(b.NextRefusal(p.taken))
+	wait += time.Duration(rand.Float64() * min(l.spread*float64(wait), float64(time.Second)))
+	if !b.Refused(p.taken, now, now+wait) {
+		return Event{}
+	}
+	l.refuseLate(now)
+	return Event{Kind: GateClosed, Limit: named.name, Wait: wait, Status: o.Status}
+}
+
+// named returns the account of the limit with that name, else the token's.
+func (ln *lane) named(name string) *account {
+	for _, a := range ln.accounts {
+		if a.name == name {
+			return a
+		}
+	}
+	return ln.token
+}

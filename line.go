@@ -1,0 +1,309 @@
+package headgate
+
+import (
+	"container/heap"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/internal/bucket"
+)
+
+// waiter stands in line for a permit.
+type waiter struct {
+	lane     *lane
+	priority int // from 0
+	arrival  uint64
+	index    int           // in the heap; -1 once it is out of the line
+	decided  chan struct{} // closed once permit or refusal is set
+	hold     bool
+	came     bucket.Instant
+	latest   bucket.Instant // must be granted by then
+	maxGate  time.Duration
+	closed0  time.Duration // lane.closed when it came
+	by       *account      // what it waits for, as it looked when it came
+	expiry   *time.Timer   // nil if the context alone bounds the wait
+
+	permit  Permit
+	refusal *LimitError
+}
+
+func (w *waiter) before(v *waiter) bool {
+	if w.priority != v.priority {
+		return w.priority < v.priority
+	}
+	return w.arrival < v.arrival
+}
+
+// line is a heap of waiters, the next to go first.
+type line []*waiter
+
+func (q line) Len() int           { return len(q) }
+func (q line) Less(i, j int) bool { return q[i].before(q[j]) }
+func (q line) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+func (q *line) Push(x any) {
+	w := x.(*waiter)
+	w.index = len(*q)
+	*q = append(*q, w)
+}
+func (q *line) Pop() any {
+	w := (*q)[len(*q)-1]
+	(*q)[len(*q)-1] = nil
+	*q = (*q)[:len(*q)-1]
+	w.index = -1
+	return w
+}
+
+// queue puts the caller in line, unless its turn would come too late. The
+// limiter is locked.
+func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Instant) (*waiter, error) {
+	w := &waiter{
+		lane:     ln,
+		priority: min(max(ask.Priority, MostUrgent), LeastUrgent) - MostUrgent,
+		arrival:  l.arrivals,
+		decided:  make(chan struct{}),
+		hold:     ask.hold,
+		came:     now,
+		latest:   bucket.Never,
+		maxGate:  ask.MaxRetryAfter,
+		closed0:  ln.closed(now),
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		w.latest = deadline.Sub(l.epoch)
+	}
+	until := !ask.Until.IsZero()
+	if until {
+		w.latest = min(w.latest, ask.Until.Sub(l.epoch))
+	}
+	at, by := ln.turn(now, w.priority)
+	w.by = by
+	if err := ctx.Err(); err != nil || w.late(at, by, now) {
+		return nil, l.limitError(at, by, now, err)
+	}
+	l.arrivals++
+	l.join(w)
+	if w.index == 0 {
+		l.dispatch(now)
+	}
+	if until && w.index >= 0 {
+		w.expiry = time.AfterFunc(w.latest-now, func() { l.expire(w) })
+	}
+	return w, nil
+}
+
+// await blocks until the limiter has decided about w or the context ends. It
+// needs little stack, because many goroutines stand here.
+func (l *Limiter) await(ctx context.Context, w *waiter) (Permit, error) {
+	select {
+	case <-w.decided:
+	case <-ctx.Done():
+		l.leave(ctx, w)
+	}
+	if w.refusal != nil {
+		return Permit{}, w.refusal
+	}
+	l.announce(w)
+	return w.permit, nil
+}
+
+// announce tells the observer of a wait that is over. Inlined, its Event would
+// lie on the stack of everybody who waits.
+//
+//go:noinline
+func (l *Limiter) announce(w *waiter) {
+	if wait := w.permit.Wait; wait.Total > 0 {
+		l.observer.emit(Event{Kind: PermitWaited, Limit: wait.Limit, Wait: wait.Total, RetryAfter: wait.RetryAfter})
+	}
+}
+
+// leave takes w, whose context has ended, out of the line, and gives the permit
+// back if it was just granted one.
+func (l *Limiter) leave(ctx context.Context, w *waiter) {
+	l.mu.Lock()
+	granted := w.index < 0 && w.refusal == nil
+	if w.index >= 0 || granted {
+		l.refuse(w, l.now(), ctx.Err())
+	}
+	l.mu.Unlock()
+	if granted {
+		w.permit.Return()
+	}
+}
+
+// expire refuses w, whose time is over.
+func (l *Limiter) expire(w *waiter) {
+	l.mu.Lock()
+	if w.index >= 0 {
+		l.refuse(w, l.now(), nil)
+	}
+	l.mu.Unlock()
+}
+
+// refuse decides that w gets no permit. The limiter is locked.
+func (l *Limiter) refuse(w *waiter, now bucket.Instant, ended error) {
+	at, by := w.lane.ready(now, 0)
+	w.refusal = l.limitError(at, by, now, ended)
+	if w.index < 0 {
+		return // its permit is given back by who calls
+	}
+	l.quit(w)
+	close(w.decided)
+	l.dispatch(now)
+}
+
+// late reports whether a turn at the instant at is too late for w.
+func (w *waiter) late(at bucket.Instant, by *account, now bucket.Instant) bool {
+	gate, _ := by.bucket.Gate(now)
+	return at > w.latest || w.maxGate > 0 && gate-now > w.maxGate
+}
+
+func (l *Limiter) limitError(at bucket.Instant, by *account, now bucket.Instant, ended error) *LimitError {
+	e := &LimitError{Limit: by.name, Wait: at - now, At: l.epoch.Add(at), Err: ended}
+	if gate, closed := by.bucket.Gate(now); closed {
+		e.RetryAfter = gate - now
+	}
+	return e
+}
+
+// join puts w in line; quit takes it out. The limiter is locked.
+func (l *Limiter) join(w *waiter) {
+	if w.lane.line.Len() == 0 {
+		l.active = append(l.active, w.lane)
+	}
+	heap.Push(&w.lane.line, w)
+	for _, a := range w.lane.accounts {
+		a.waiting[w.priority]++
+	}
+}
+
+func (l *Limiter) quit(w *waiter) {
+	if w.expiry != nil {
+		w.expiry.Stop()
+	}
+	heap.Remove(&w.lane.line, w.index)
+	for _, a := range w.lane.accounts {
+		a.waiting[w.priority]--
+	}
+	if w.lane.line.Len() == 0 {
+		l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
+	}
+}
+
+// refuseLate refuses those in line whose turn a closed gate has moved past
+// their deadline. The limiter is locked.
+func (l *Limiter) refuseLate(now bucket.Instant) {
+	for _, ln := range slices.Clone(l.active) {
+		at, by := ln.ready(now, 0)
+		for _, w := range slices.Clone(ln.line) {
+			if w.index >= 0 && w.late(at, by, now) {
+				l.refuse(w, now, nil)
+			}
+		}
+	}
+}
+
+// dispatch grants a permit to everyone whose turn has come and sets the timer
+// for the next. The limiter is locked.
+func (l *Limiter) dispatch(now bucket.Instant) {
+	for len(l.active) > 0 {
+		ln, next := l.choose(now)
+		if ln == nil {
+			l.wakeUp(now, next)
+			return
+		}
+		l.grant(ln, now)
+	}
+}
+
+// choose returns the lane whose head goes now: the first in order of those
+// that are ready, except that nobody takes the token that an earlier one will
+// need. If there is none it returns when to look again.
+func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant) {
+	if len(l.active) == 1 {
+		at, _ := l.active[0].ready(now, 0)
+		if at <= now {
+			return l.active[0], now
+		}
+		return nil, at
+	}
+	slices.SortFunc(l.active, func(a, b *lane) int {
+		if a.line[0].before(b.line[0]) {
+			return -1
+		}
+		return 1
+	})
+	next = bucket.Never
+	for i, ln := range l.active {
+		at, _ := ln.ready(now, 0)
+		if at <= now {
+			if at = l.yield(ln, l.active[:i], now); at <= now {
+				return ln, now
+			}
+		}
+		next = min(next, at)
+	}
+	return nil, next
+}
+
+// yield returns when the head of ln, which is ready, can go without making any
+// of the earlier ones late: now, if what it takes is there again by the time
+// that they are ready.
+func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) bucket.Instant {
+	for _, a := range ln.accounts {
+		ahead := 0
+		for _, e := range earlier {
+			if !slices.Contains(e.accounts, a) {
+				continue
+			}
+			ahead++
+			at, _ := e.ready(now, 0)
+			if again := a.bucket.Ready(now, ahead+1); again > at {
+				return max(at, now+1)
+			}
+		}
+	}
+	return now
+}
+
+// grant gives a permit to the head of ln.
+func (l *Limiter) grant(ln *lane, now bucket.Instant) {
+	w := ln.line[0]
+	l.quit(w)
+	ln.take(now, w.hold)
+	w.permit = Permit{limiter: l, lane: ln, taken: now, Wait: Wait{
+		Total:      now - w.came,
+		RetryAfter: ln.closed(now) - w.closed0,
+	}}
+	if w.permit.Wait.Total > 0 {
+		w.permit.Wait.Limit = w.by.name
+	}
+	close(w.decided)
+}
+
+// wakeUp sets the timer for the instant at, if it is not set for it already.
+func (l *Limiter) wakeUp(now, at bucket.Instant) {
+	if l.timer != nil && l.wakeAt == at && at > now {
+		return
+	}
+	l.wakeAt = at
+	if at == bucket.Never {
+		return
+	}
+	if l.timer == nil {
+		l.timer = time.AfterFunc(at-now, l.wake)
+		return
+	}
+	l.timer.Reset(at - now)
+}
+
+// wake is called by the timer.
+func (l *Limiter) wake() {
+	l.mu.Lock()
+	now := l.now()
+	l.wakeAt = 0
+	l.dispatch(now)
+	l.mu.Unlock()
+}
