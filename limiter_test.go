@@ -732,3 +732,23 @@ func TestParseRate(t *testing.T) {
 		}
 	}
 }
+
+func TestForecast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 10, 5))
+		ask := headgate.Ask{Token: "t"}
+		for n, want := range map[int]time.Duration{0: 0, 5: 0, 6: 100 * time.Millisecond, 105: 10 * time.Second} {
+			if f := l.Forecast(ask, n); f.Wait != want || !f.Bounded || (f.Limit == "api") != (want > 0) {
+				t.Errorf("%d permits: %+v, want %v", n, f, want)
+			}
+		}
+		p, _ := l.Take(t.Context(), ask)
+		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: 3 * time.Second})
+		if f := l.Forecast(ask, 2); f.RetryAfter != 3*time.Second || f.Limit != "api" || f.Wait < 3*time.Second {
+			t.Errorf("behind a gate: %+v", f)
+		}
+		if f := exact(t).Forecast(ask, 1000); f.Bounded || f.Wait != 0 {
+			t.Errorf("without a limit: %+v", f)
+		}
+	})
+}

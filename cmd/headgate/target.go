@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/headgate/headgate/emulator"
+	"github.com/headgate/headgate/genesys"
+)
+
+// target is where the requests go.
+type target struct {
+	name     string // as the journal keeps it
+	config   genesys.Config
+	emulator *emulator.Server // nil for a real API
+	server   *http.Server
+}
+
+func (t *target) close() {
+	if t != nil && t.server != nil {
+		t.server.Close()
+	}
+}
+
+// target finds out where to send and with which credentials.
+func (f *runFlags) target(env func(string) string) (*target, error) {
+	if f.emulator {
+		return f.emulated()
+	}
+	credentials, err := genesys.CredentialsFromEnv()
+	var missing *genesys.EnvError
+	if errors.As(err, &missing) {
+		// The region may come from a flag.
+		if len(missing.Missing) == 1 && missing.Missing[0] == genesys.EnvRegion && (f.region != "" || f.apiURL != "") {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, &exitError{exitUnreachable, errors.Join(err, errors.New("or try it without an account: --emulator"))}
+	}
+	config := genesys.Config{Credentials: credentials, Region: f.region, APIURL: f.apiURL, LoginURL: f.loginURL}
+	name := f.apiURL
+	if name == "" {
+		given := f.region
+		if given == "" {
+			given = credentials.Region
+		}
+		region, err := genesys.LookupRegion(given)
+		if err != nil {
+			return nil, usage("%w", err)
+		}
+		name = region.APIURL()
+	}
+	return &target{name: name, config: config}, nil
+}
+
+// emulated starts an emulator in this process.
+func (f *runFlags) emulated() (*target, error) {
+	srv, err := emulator.New(emulator.Config{
+		Limits: []emulator.Limit{{
+			Name: genesys.LimitToken, Rate: f.emulatorLimit.perSecond(), Burst: f.emulatorBurst,
+		}},
+		LoginLatency: 300 * time.Millisecond,
+		Latency:      30 * time.Millisecond,
+		Jitter:       60 * time.Millisecond,
+	})
+	if err != nil {
+		return nil, usage("--emulator: %w", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, &exitError{exitUnreachable, err}
+	}
+	server := &http.Server{Handler: srv.API(), ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(l) // ends with close
+	url := "http://" + l.Addr().String()
+	return &target{
+		name:     "emulator",
+		emulator: srv,
+		server:   server,
+		config: genesys.Config{
+			Credentials: genesys.Credentials{ClientID: emulator.DefaultClientID, ClientSecret: genesys.NewSecret(emulator.DefaultClientSecret)},
+			APIURL:      url, LoginURL: url,
+			Org: "emulator",
+		},
+	}, nil
+}
+
+// transport returns what makes the attempts. It keeps as many connections as
+// may be in use, so that no call waits for a handshake that was made before.
+func transport(concurrency int) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns = concurrency
+	t.MaxIdleConnsPerHost = concurrency
+	return t
+}

@@ -1,0 +1,320 @@
+// Package sqlite keeps executions in one SQLite file on the local disk: the
+// store for one machine. It is a [queue.Store].
+//
+// # What is stored
+//
+// The file PATH is a SQLite database in WAL mode with application_id
+// 0x48644761 ("HdGa") and user_version 1:
+//
+//	request    one row per execution, written by Add and never again
+//	  id        1, 2, 3, … in the order of acceptance
+//	  method, path, body, deadline
+//	execution  the same ids; all that changes, kept apart so that a state
+//	           change does not write the body again
+//	  state     a queue.State
+//	  parked    1 for a queued one that has a due time which no Claim has
+//	            seen pass yet, else 0
+//	  priority  lower goes first
+//	  due, ended, remote, tally (JSON), status, reason, answer
+//	total      how many executions are in each state, changed by the same
+//	           transaction as the executions: Open need not count them
+//	meta       key and value; the key "limiter" is what Options.Limiter gave
+//
+// Times are nanoseconds since 1970 in UTC, 0 for none. NULL is no body, no
+// answer, an empty tally.
+//
+// Three partial indexes hold only what is open, so that no operation but Each
+// sees how many executions there are: "ready" by priority and id, "parked" by
+// due time, "flight" by id for what is claimed or sent. A Claim first moves
+// what has come due from parked to ready, at most some thousands at once, so
+// that a million that come due together are spread over many claims.
+//
+// Beside PATH stand PATH-wal and PATH-shm, which belong to SQLite and are part
+// of the journal while it is open or after a crash; PATH.lock, which is empty
+// and may stay; and PATH.reserve, which is there while the journal is open: a
+// few megabytes that are given back when the disk is full, so that what is in
+// flight can still be recorded.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gofrs/flock"
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/headgate/headgate/internal/queue"
+)
+
+const (
+	applicationID = 0x48644761
+	schemaVersion = 1
+)
+
+// schema is run in one transaction, before the file becomes a WAL database:
+// the file's first page names us as soon as there is one.
+const schema = `
+CREATE TABLE request (
+  id       INTEGER PRIMARY KEY,
+  method   TEXT NOT NULL,
+  path     TEXT NOT NULL,
+  deadline INTEGER NOT NULL,
+  body     BLOB
+);
+CREATE TABLE execution (
+  id       INTEGER PRIMARY KEY,
+  state    INTEGER NOT NULL,
+  parked   INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  due      INTEGER NOT NULL,
+  ended    INTEGER NOT NULL,
+  status   INTEGER NOT NULL,
+  remote   TEXT NOT NULL,
+  reason   TEXT NOT NULL,
+  tally    TEXT,
+  answer   BLOB
+);
+CREATE INDEX ready  ON execution (priority, id) WHERE state = 0 AND parked = 0;
+CREATE INDEX parked ON execution (due, priority) WHERE state = 0 AND parked = 1;
+CREATE INDEX flight ON execution (id) WHERE state IN (1, 2);
+CREATE TABLE total (state INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO total VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
+`
+
+// Options for [Open]. The zero value is good.
+type Options struct {
+	// Limiter, if set, gives what is to be stored under the meta key
+	// "limiter". It is called once for each transaction in which an
+	// execution becomes sent, and stored by that transaction: what the
+	// limiter had handed out is on disk before the request it was for
+	// leaves. It is called from the store's writer, after leave of the
+	// executions concerned was called: it must be quick and must not use
+	// the store. nil from it stores nothing.
+	Limiter func() []byte
+
+	// Reserve is how many bytes of the disk are held back for the time when
+	// it is full; 0 means 4 MiB, less than 0 none. What is in flight needs
+	// about 4 KiB each.
+	Reserve int64
+
+	// For tests and benchmarks of this package.
+	maxBatch  int          // operations in one transaction; 0: 256
+	softWAL   int64        // 0: 8 MiB
+	hardWAL   int64        // 0: 64 MiB
+	afterDrop func()       // called when the reserve was given back
+	noReserve func() error // called in place of making the reserve anew
+}
+
+// MetaLimiter is the meta key of what Options.Limiter gave.
+const MetaLimiter = "limiter"
+
+// Store is a journal in a SQLite file. Its methods are safe for concurrent use
+// within the process that opened it; no second process can open the file.
+//
+// It is stronger than [queue.Store] asks: a method that changes something
+// heeds its context while it waits for its turn and not while it is written,
+// so that an error of the context means that nothing was changed.
+type Store struct {
+	path string
+	opt  Options
+	lock *flock.Flock
+
+	w       writer
+	reserve reserve
+	ckpt    checkpointer
+
+	read  *sql.DB // the readers' pool: query_only
+	stmts readStatements
+
+	mu     sync.Mutex // guards counts
+	counts queue.Counts
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+var _ queue.Store = (*Store)(nil)
+
+// Open opens the journal at path and creates it if there is none; its folder
+// must exist. One process may have it open: a second Open fails at once with
+// [ErrLocked], and a process that was killed holds nothing. Other errors to
+// tell apart are [ErrForeign], [ErrNewer], [ErrDamaged], and those of package
+// io/fs. What a crash left claimed or sent is as it was: see [queue.Recover].
+func Open(path string, opt Options) (_ *Store, err error) {
+	s := &Store{opt: opt}
+	if s.path, err = resolve(path); err != nil {
+		return nil, fmt.Errorf("opening journal: %w", err)
+	}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("opening journal %s: %w", path, s.failed(err))
+	}
+	return s, nil
+}
+
+// resolve follows links, so that two names of one file meet in one lock.
+func resolve(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("its path is empty")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, filepath.Base(path)), nil
+}
+
+func (s *Store) open() (err error) {
+	// The lock comes first of all: even to read the file's head and close it
+	// would undo the locks that SQLite holds on it, should this process have
+	// it open already.
+	lockPath := s.path + ".lock"
+	_, statErr := os.Lstat(lockPath)
+	s.lock = flock.New(lockPath)
+	locked, err := s.lock.TryLock()
+	if err != nil {
+		return err
+	}
+	if !locked {
+		return ErrLocked
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		s.release()
+		if errors.Is(err, ErrForeign) && statErr != nil {
+			os.Remove(lockPath) // leave no trace beside what is not ours
+		}
+	}()
+	if err := checkHead(s.path); err != nil {
+		return err
+	}
+	if err := s.w.open(s); err != nil {
+		return err
+	}
+	if err := s.ckpt.open(s); err != nil {
+		return err
+	}
+	if err := s.openReaders(); err != nil {
+		return err
+	}
+	s.reserve = reserve{path: s.path + ".reserve", size: s.opt.Reserve, instead: s.opt.noReserve}
+	if s.reserve.size == 0 {
+		s.reserve.size = 4 << 20
+	}
+	if err := s.reserve.make(); err != nil {
+		if !noSpace(err) {
+			return err
+		}
+		// It opens all the same: what is there can be read, and recorded
+		// as far as it fits.
+		s.w.full = true
+	}
+	s.ckpt.start()
+	s.w.start()
+	return nil
+}
+
+// release gives back all that open took, in whatever state it is.
+func (s *Store) release() error {
+	var errs []error
+	if s.read != nil {
+		errs = append(errs, s.read.Close())
+	}
+	errs = append(errs, s.ckpt.close(), s.w.close())
+	if s.reserve.path != "" {
+		errs = append(errs, s.reserve.drop())
+	}
+	errs = append(errs, s.lock.Unlock())
+	return errors.Join(errs...)
+}
+
+// Close lets what was begun come to its end, brings the write-ahead log into
+// the file and gives it free.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.closed.Store(true)
+		s.w.stop()
+		s.ckpt.stop()
+		if err := s.release(); err != nil {
+			s.closeErr = fmt.Errorf("closing journal %s: %w", s.path, err)
+		}
+	})
+	return s.closeErr
+}
+
+// dsn names the file for database/sql, with pragmas that each connection runs.
+// Whatever the path holds, none of it is read as a parameter.
+func dsn(path string, pragmas ...string) string {
+	q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
+		"busy_timeout(10000)", // for somebody who looks into the file meanwhile
+		"synchronous(FULL)",
+		"fullfsync(1)", // macOS has an fsync that is none
+		"checkpoint_fullfsync(1)",
+		"wal_autocheckpoint(0)", // checkpoints have their own connection
+	}, pragmas...)}
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed // file:/C:/…
+	}
+	return "file:" + (&url.URL{Path: slashed}).EscapedPath() + "?" + q.Encode()
+}
+
+// prepare makes what the file must hold, in its first transaction.
+func prepare(ctx context.Context, c *sql.Conn) error {
+	var version, tables int
+	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > schemaVersion {
+		return fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrNewer, version, schemaVersion)
+	}
+	if version == 0 {
+		if err := c.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+			return err
+		}
+		if tables != 0 {
+			return ErrForeign
+		}
+		tx, err := c.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d; %s",
+			applicationID, schemaVersion, schema))
+		if err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+	}
+	var mode string
+	if err := c.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("the file system can't hold a write-ahead log (journal mode %s)", mode)
+	}
+	return nil
+}

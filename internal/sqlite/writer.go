@@ -1,0 +1,380 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/headgate/headgate/internal/queue"
+)
+
+const (
+	// defaultMaxBatch operations at most go into one transaction: beyond it
+	// more gain little, and the first of them would wait for the last.
+	defaultMaxBatch = 256
+	// maxWeight bounds a transaction by what it writes, in bytes about. An
+	// operation that is heavier goes alone.
+	maxWeight = 8 << 20
+)
+
+// writer makes all changes. While one transaction is in flight the operations
+// that come in gather, and the next takes them all: one fsync for many, and no
+// wait for company when there is none.
+type writer struct {
+	s        *Store
+	db       *sql.DB
+	conn     *sql.Conn
+	stmts    writeStatements
+	maxBatch int
+	wg       sync.WaitGroup
+
+	// Only the writer's goroutine uses these.
+	nextID int64 // of the next execution
+	full   bool  // no Add and no Claim until the reserve is held again
+
+	mu      sync.Mutex // guards what follows
+	waiting []*op
+	closed  bool
+	knock   chan struct{} // has one entry if waiting is not empty, or closed
+}
+
+// kind is what the writer must know of an operation.
+type kind int
+
+const (
+	changing  kind = iota // what is there already: must go on when the disk is full
+	accepting             // brings work in, or starts it
+)
+
+// op is one operation. It succeeds or fails on its own.
+type op struct {
+	kind   kind
+	weight int
+	sends  bool // an execution becomes sent
+	// run makes the change within a transaction. It may be run again after
+	// a rollback. An error of our own (stale, say) must leave nothing
+	// changed; any other undoes the whole transaction.
+	run func(*transaction) error
+
+	err  error
+	done chan struct{} // closed when err is final
+}
+
+// transaction is one transaction of the writer's and what it will have changed
+// outside the file.
+type transaction struct {
+	*writeStatements
+	nextID int64
+	delta  queue.Counts
+}
+
+// ownError is an operation's own failure; the others of its batch go on.
+type ownError struct{ error }
+
+func (e ownError) Unwrap() error { return e.error }
+
+func (w *writer) open(s *Store) (err error) {
+	w.s = s
+	w.knock = make(chan struct{}, 1)
+	if w.maxBatch = s.opt.maxBatch; w.maxBatch == 0 {
+		w.maxBatch = defaultMaxBatch
+	}
+	soft := s.opt.softWAL
+	if soft == 0 {
+		soft = defaultSoftWAL
+	}
+	w.db, err = sql.Open("sqlite", dsn(s.path, "cache_size(-16384)", fmt.Sprintf("journal_size_limit(%d)", soft)))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if w.conn, err = w.db.Conn(ctx); err != nil {
+		return err
+	}
+	if err := prepare(ctx, w.conn); err != nil {
+		return err
+	}
+	if err := w.stmts.prepare(ctx, w.conn); err != nil {
+		return err
+	}
+	if err := w.conn.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) + 1 FROM execution").Scan(&w.nextID); err != nil {
+		return err
+	}
+	rows, err := w.conn.QueryContext(ctx, "SELECT state, n FROM total")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var state int
+		var n int64
+		if err := rows.Scan(&state, &n); err != nil {
+			return err
+		}
+		if state >= 0 && state < len(s.counts) {
+			s.counts[state] = n
+		}
+	}
+	return rows.Err()
+}
+
+func (w *writer) start() { w.wg.Go(w.loop) }
+
+// stop refuses what comes from now on and waits for what came before.
+func (w *writer) stop() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.ring()
+	w.wg.Wait()
+}
+
+func (w *writer) close() error {
+	var errs []error
+	if w.conn != nil {
+		errs = append(errs, w.stmts.close(), w.conn.Close())
+	}
+	if w.db != nil {
+		errs = append(errs, w.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *writer) ring() {
+	select {
+	case w.knock <- struct{}{}:
+	default:
+	}
+}
+
+// do has o done and returns its error. A context that ends takes o out of the
+// line; once it is being written, do waits for the end of that.
+func (w *writer) do(ctx context.Context, o *op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.done = make(chan struct{})
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return queue.ErrClosed
+	}
+	w.waiting = append(w.waiting, o)
+	w.mu.Unlock()
+	w.ring()
+
+	select {
+	case <-o.done:
+		return w.s.failed(o.err)
+	case <-ctx.Done():
+	}
+	if w.withdraw(o) {
+		return ctx.Err()
+	}
+	<-o.done
+	return w.s.failed(o.err)
+}
+
+// withdraw takes o out of the line, if it is still there.
+func (w *writer) withdraw(o *op) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, x := range w.waiting {
+		if x == o {
+			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (w *writer) loop() {
+	for range w.knock {
+		for {
+			ops, closed := w.take()
+			if len(ops) == 0 {
+				if closed {
+					return
+				}
+				break
+			}
+			w.batch(ops)
+		}
+	}
+}
+
+// take takes from the line what fits in one transaction.
+func (w *writer) take() (ops []*op, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, weight := 0, 0
+	for n < len(w.waiting) && n < w.maxBatch {
+		weight += w.waiting[n].weight
+		if n > 0 && weight > maxWeight {
+			break
+		}
+		n++
+	}
+	ops = append(ops, w.waiting[:n]...)
+	rest := copy(w.waiting, w.waiting[n:])
+	clear(w.waiting[rest:])
+	w.waiting = w.waiting[:rest]
+	return ops, w.closed
+}
+
+// batch does ops, in one transaction if it can be, and lets their callers go.
+func (w *writer) batch(ops []*op) {
+	if w.full {
+		ops = w.makeRoom(ops)
+	}
+	if len(ops) == 0 {
+		return
+	}
+	err := w.transact(ops)
+	if err != nil && w.ranFull(err) {
+		// What is in flight is recorded in the room that was held back;
+		// for new work it is not meant.
+		ops = refuse(ops, err)
+		if len(ops) == 0 {
+			return
+		}
+		err = w.transact(ops)
+	}
+	if err == nil {
+		finish(ops, nil)
+		return
+	}
+	if len(ops) == 1 {
+		finish(ops, err)
+		return
+	}
+	// One of them may be at fault, or not all of them fit.
+	for _, o := range ops {
+		finish([]*op{o}, w.transact([]*op{o}))
+	}
+}
+
+// finish lets the callers of ops go. err is what befell them all.
+func finish(ops []*op, err error) {
+	for _, o := range ops {
+		if err != nil {
+			o.err = err
+		}
+		close(o.done)
+	}
+}
+
+// refuse ends the operations that bring in or start work and returns the rest.
+func refuse(ops []*op, cause error) (rest []*op) {
+	for _, o := range ops {
+		if o.kind == accepting {
+			finish([]*op{o}, fmt.Errorf("%w: %w", queue.ErrFull, cause))
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	return rest
+}
+
+// makeRoom is called when the disk was full. If work is to be taken in, it
+// tries to hold room back again, and refuses the work if there is none.
+func (w *writer) makeRoom(ops []*op) []*op {
+	for _, o := range ops {
+		if o.kind != accepting {
+			continue
+		}
+		if err := w.s.reserve.make(); err != nil {
+			return refuse(ops, err)
+		}
+		w.full = false
+		break
+	}
+	return ops
+}
+
+// ranFull reports whether err came from a full disk, and gives the reserve
+// back if so.
+func (w *writer) ranFull(err error) bool {
+	r := &w.s.reserve
+	switch {
+	case noSpace(err):
+	case ioError(err):
+		// SQLite does not say why. If the room that is held back helps,
+		// or can't be had again, it was that.
+		if r.held {
+			r.drop()
+			if r.make() == nil {
+				return false
+			}
+		}
+	default:
+		return false
+	}
+	w.full = true
+	r.drop()
+	if w.s.opt.afterDrop != nil {
+		w.s.opt.afterDrop()
+	}
+	// A log that is copied starts anew in the room that it has.
+	w.s.ckpt.turn <- struct{}{}
+	w.s.ckpt.passive()
+	<-w.s.ckpt.turn
+	return true
+}
+
+// transact does ops in one transaction. On an error nothing was changed; the
+// failures of single operations stand in them.
+func (w *writer) transact(ops []*op) (err error) {
+	w.s.ckpt.turn <- struct{}{}
+	defer func() { <-w.s.ckpt.turn }()
+	ctx := context.Background()
+	if _, err := w.stmts.begin.ExecContext(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			// Some errors have rolled back already.
+			_, _ = w.stmts.rollback.ExecContext(ctx)
+		}
+	}()
+	t := transaction{writeStatements: &w.stmts, nextID: w.nextID}
+	sends := false
+	for _, o := range ops {
+		o.err = o.run(&t)
+		if own, ok := errors.AsType[ownError](o.err); ok {
+			o.err = own.error
+			continue
+		}
+		if o.err != nil {
+			return o.err
+		}
+		sends = sends || o.sends
+	}
+	for state, n := range t.delta {
+		if n != 0 {
+			if _, err := w.stmts.total.ExecContext(ctx, n, state); err != nil {
+				return err
+			}
+		}
+	}
+	if sends && w.s.opt.Limiter != nil {
+		if v := w.s.opt.Limiter(); v != nil {
+			if _, err := w.stmts.setMeta.ExecContext(ctx, MetaLimiter, v); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := w.stmts.commit.ExecContext(ctx); err != nil {
+		return err
+	}
+	w.nextID = t.nextID
+	w.s.mu.Lock()
+	for state, n := range t.delta {
+		w.s.counts[state] += n
+	}
+	w.s.mu.Unlock()
+	w.s.ckpt.grown()
+	return nil
+}
