@@ -91,12 +91,11 @@ type Limit struct {
 }
 
 // Even returns a rate and a burst that keep any span of per free of more than
-// n requests: burst + rate·per = n. It is right for a server of which only "n
-// per minute" is known, whether it counts by token bucket, fixed or sliding
-// window. A twentieth of n is burst.
+// n requests. It is right for a server of which only "n per minute" is known,
+// whether it counts by token bucket, fixed or sliding window: of n, a twentieth
+// (but at least one request) is burst and the rest refills evenly.
 func Even(n float64, per time.Duration) (rate, burst float64) {
-	burst = max(1, n/20)
-	return max(n-burst, n/20) / per.Seconds(), burst
+	return 0.95 * n / per.Seconds(), max(1, n/20)
 }
 
 // ParseRate reads a rate such as "50", "50/s", "300/min" or "3000/h" into the

@@ -752,3 +752,27 @@ func TestForecast(t *testing.T) {
 		}
 	})
 }
+
+// However a server counts n per minute, a client that goes by Even is within it.
+func TestEvenFitsEveryAlgorithm(t *testing.T) {
+	for _, n := range []int{1, 2, 10, 19, 20, 21, 300} {
+		synctest.Test(t, func(t *testing.T) {
+			rate, burst := headgate.Even(float64(n), time.Minute)
+			l := exact(t, headgate.Limit{Name: "even", Rate: rate, Burst: burst})
+			var went []time.Time
+			for range 3*n + 2 {
+				p, err := l.Take(t.Context(), headgate.Ask{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				answered(p)
+				went = append(went, time.Now())
+			}
+			for i := range len(went) - n {
+				if d := went[i+n].Sub(went[i]); d < time.Minute {
+					t.Errorf("%d/min: %d requests within %v", n, n+1, d)
+				}
+			}
+		})
+	}
+}

@@ -257,10 +257,9 @@ func TestRequestBodyIsClosedIfNothingIsSent(t *testing.T) {
 
 // login hands out numbered tokens; each login takes a second.
 type login struct {
-	mu     sync.Mutex
-	n      int
-	bad    bool
-	logins int
+	mu  sync.Mutex
+	n   int
+	bad bool
 }
 
 func (l *login) Name() string { return "credential" }
@@ -275,9 +274,8 @@ func (l *login) Token(context.Context) (string, error) {
 	}
 	time.Sleep(time.Second)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.n, l.bad = l.n+1, false
-	l.logins++
-	l.mu.Unlock()
 	return fmt.Sprint("token-", l.n), nil
 }
 func (l *login) Reject(token string) {

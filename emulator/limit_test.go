@@ -119,6 +119,10 @@ func TestLimits(t *testing.T) {
 			{20 * sec, 100, 10, 100 * ms},
 			{21 * sec, 11, 10, 100 * ms},
 		}},
+		{"other traffic before the first request", Config{
+			Limits: bucketOf(10, 10),
+			Script: []Fault{{Kind: Traffic, Limit: "token.rate.per.minute", PerSecond: 8}},
+		}, []step{{100 * sec, 11, 9, 100 * ms}}}, // theirs of this instant; what was before found another bucket
 		{"other traffic in a window", Config{
 			Limits: []Limit{{Algorithm: Fixed, Max: 100}},
 			Script: []Fault{{Kind: Traffic, Limit: "token.rate.per.minute", PerSecond: 1}},
@@ -169,8 +173,8 @@ func TestSeveralLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTester(t, Config{RetryAfter: RetryAfterExact, Limits: []Limit{
 			{Name: "token", Rate: 10, Burst: 10},
-			{Name: "launches", Per: PerPath, Match: "POST /api/v2/flows/executions", Algorithm: Sliding, Max: 2, Window: 30 * sec},
 			{Name: "org", Namespace: "architect", Per: PerOrg, Rate: 1, Burst: 8},
+			{Name: "launches", Per: PerPath, Match: "POST /api/v2/flows/executions", Algorithm: Sliding, Max: 2, Window: 30 * sec},
 		}})
 		named := func(r reply) string {
 			c.wantStatus(r, 429)

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,10 +20,8 @@ func validatePattern(field, s string) error {
 	if len(p.segments) == 0 || p.segments[0] != "" {
 		return fmt.Errorf("emulator: %s must be a path that begins with /, or a method, a space and such a path, got %q", field, s)
 	}
-	for _, seg := range p.segments[:len(p.segments)-1] {
-		if seg == "**" {
-			return fmt.Errorf("emulator: %s may have ** only at its end, got %q", field, s)
-		}
+	if slices.Contains(p.segments[:len(p.segments)-1], "**") {
+		return fmt.Errorf("emulator: %s may have ** only at its end, got %q", field, s)
 	}
 	return nil
 }

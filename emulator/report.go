@@ -3,6 +3,7 @@ package emulator
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -107,9 +108,7 @@ func (s *Server) Report() Report {
 		Logins: l.logins, LoginsRefused: l.loginsRefused, LoginsFailed: l.loginsFailed,
 		Span: l.last - l.first, LedgerDropped: l.seq - int64(len(l.rows)),
 	}
-	for status, n := range l.byStatus {
-		r.ByStatus[status] = n
-	}
+	maps.Copy(r.ByStatus, l.byStatus)
 	if r.Expected > 0 {
 		r.Lost = r.LostOf(s.cfg.Expected)
 	}
@@ -135,7 +134,7 @@ func (r Report) String() string {
 	line("arrivals", r.Arrivals, "requests, without log-ins")
 	line("accepted", r.Accepted, "let through by every limit")
 	line("rejected", r.Rejected, "429")
-	for _, status := range sortedKeys(r.ByStatus) {
+	for _, status := range slices.Sorted(maps.Keys(r.ByStatus)) {
 		line(fmt.Sprintf("  status %d", status), r.ByStatus[status], "")
 	}
 	line("cut", r.Cut, "connection closed without an answer")
@@ -180,15 +179,6 @@ func trimLines(s string) string {
 		b.WriteByte('\n')
 	}
 	return b.String()
-}
-
-func sortedKeys(m map[int]int64) []int {
-	keys := make([]int, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 type reportJSON struct {

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strings"
@@ -73,10 +74,17 @@ func TestEarly(t *testing.T) {
 		{"outage to its end", Config{Limits: []Limit{}, EarlyGrace: -1, Script: []Fault{{Kind: Outage, From: sec, To: 6 * sec}}}, []step{
 			{0, run, 0}, {2500 * ms, run, 0}, {6 * sec, run, 1}, {6500 * ms, run, 1}, // 4 s announced, 3.5 s real
 		}},
-		{"a date ends when it says", Config{Limits: fixed, EarlyGrace: -1, RetryAfter: RetryAfterDate}, []step{
-			{0, run, 0}, {500 * ms, run, 0}, {10*sec - 2*ms, read, 1}, {10 * sec, run, 1},
+		{"a date ends when it says", Config{Limits: []Limit{{Algorithm: Fixed, Max: 1, Window: 10400 * ms}}, EarlyGrace: -1, RetryAfter: RetryAfterDate}, []step{
+			{0, run, 0}, {500 * ms, run, 0}, // 9.9 s, rounded up to 11 s past midnight
+			{10900 * ms, read, 1}, {11 * sec, run, 1},
 		}},
-		{"the longest of several holds", Config{Limits: bucketOf(1, 1), EarlyGrace: -1, Script: []Fault{{Kind: Unavailable, From: sec, To: 2 * sec, RetryAfter: 20 * sec}}}, []step{
+		{"each announcement has its grace", Config{Limits: bucketOf(10, 1), RetryAfter: RetryAfterExact, RefusalsCost: true}, []step{
+			{0, run, 0}, {0, run, 0}, // until 100 ms
+			{60 * ms, run, 1},  // until 160 ms, counted from 110 ms
+			{105 * ms, run, 1}, // between the two
+			{111 * ms, run, 2},
+		}},
+		{"the longest of several holds", Config{Limits: bucketOf(1, 1), HideLimit: true, EarlyGrace: -1, Script: []Fault{{Kind: Unavailable, From: sec, To: 2 * sec, RetryAfter: 20 * sec}}}, []step{
 			{0, run, 0}, {sec, run, 0}, {2 * sec, run, 1}, {2 * sec, run, 2}, {20 * sec, run, 3}, {21 * sec, run, 3},
 		}},
 		{"log-ins are never early", Config{Limits: fixed, EarlyGrace: -1}, []step{
@@ -340,6 +348,42 @@ func TestResetMidway(t *testing.T) {
 		}
 		if rows := c.rows(); len(rows) != 1 || rows[0].At != 0 || rows[0].AnswerAt != 10*sec {
 			t.Errorf("rows %+v", rows)
+		}
+	})
+}
+
+// onRead is a body that does something when it is read.
+type onRead struct {
+	io.Reader
+	do func()
+}
+
+func (r onRead) Read(b []byte) (int, error) {
+	r.do()
+	return r.Reader.Read(b)
+}
+
+// Nor does it if it is still being read, or holds anybody back by its answer.
+func TestResetBeforeDecision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTester(t, Config{EarlyGrace: -1, Limits: []Limit{}, Script: []Fault{
+			{Kind: Slow, To: 1, Delay: 2 * sec}, {Kind: Unavailable, To: 1, RetryAfter: 9 * sec},
+		}})
+		req := c.request(t.Context(), "POST", flowPath, "")
+		req.Body = io.NopCloser(onRead{strings.NewReader("1"), c.Reset})
+		c.wantStatus(serve(c.API(), req), 503)
+		if r := c.Report(); r.Arrivals != 0 || len(r.ByStatus) != 0 {
+			t.Errorf("report\n%v", r)
+		}
+		c.Reset()
+		var wg sync.WaitGroup
+		wg.Go(func() { c.wantStatus(c.do("POST", flowPath, "1"), 503) })
+		time.Sleep(sec)
+		c.Reset()
+		wg.Wait()
+		time.Sleep(sec)
+		if c.do("POST", flowPath, "2"); c.Report().Early != 0 {
+			t.Error("held back by what was before the reset")
 		}
 	})
 }

@@ -262,7 +262,7 @@ func (s *Server) refuseLocked(v *visit, q *request, now time.Duration) (answer, 
 			s.order = append(s.order, m)
 		}
 		m.advance(t)
-		if ok, d := m.ready(t); !ok && d > wait {
+		if ok, d := m.ready(t); !ok && (worst < 0 || d > wait) {
 			worst, wait = len(drawn), d
 		}
 		drawn, keys = append(drawn, m), append(keys, key)

@@ -509,24 +509,31 @@ var nan = func() float64 { var z float64; return z / z }()
 func TestConfigIsCopied(t *testing.T) {
 	cfg := Config{Limits: bucketOf(1, 1), Flows: []string{"F"}, Clients: []Client{{"a", "emulator-secret"}}}
 	c := newTester(t, cfg)
+	if cfg.Limits[0].Name != "" {
+		t.Error("the caller's slice was written to")
+	}
 	cfg.Limits[0].Burst, cfg.Flows[0], cfg.Clients[0].ID = 100, "G", "b"
 	c.wantStatus(c.execute(), 200)
 	c.wantStatus(c.execute(), 429)
-	if r := c.rows()[0]; r.Client != "a" {
-		t.Errorf("row %+v", r)
+	c.token = c.IssueToken()
+	c.execute()
+	for _, r := range c.rows() {
+		if r.Client != "a" {
+			t.Errorf("row %+v", r)
+		}
 	}
 }
 
 func TestLedgerIsBounded(t *testing.T) {
-	for _, tt := range []struct{ rows, want int }{{3, 3}, {-1, 0}, {0, 10}} {
+	for _, tt := range []struct{ rows, want int }{{3, 3}, {-1, 0}, {0, 11}} {
 		c := newTester(t, Config{Limits: bucketOf(1, 8), LedgerRows: tt.rows})
 		for range 10 {
 			c.execute()
 		}
 		c.do("POST", flowPath, `{"n":1}`)
 		rep := c.Report()
-		kept := min(tt.want, len(c.rows()))
-		if kept != tt.want || rep.LedgerDropped != 11-int64(len(c.rows())) || rep.Executed != 8 || rep.Distinct != 8 || rep.Rejected != 3 {
+		kept := len(c.rows())
+		if kept != tt.want || rep.LedgerDropped != int64(11-tt.want) || rep.Executed != 8 || rep.Distinct != 8 || rep.Rejected != 3 {
 			t.Errorf("LedgerRows %d: %d rows, %+v", tt.rows, kept, rep)
 		}
 	}

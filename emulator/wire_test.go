@@ -93,19 +93,47 @@ func TestEarlyOnTheWire(t *testing.T) {
 	}
 }
 
-// A body over the maximum gets its 413 on the wire too, not a broken pipe.
+// A body over the maximum gets its 413 on the wire too, not a broken pipe: it is
+// read to its end.
 func TestTooLargeOnTheWire(t *testing.T) {
 	c := newTester(t, Config{})
 	srv := httptest.NewServer(c.API())
 	defer srv.Close()
-	req, _ := http.NewRequestWithContext(t.Context(), "POST", srv.URL+flowPath, strings.NewReader(`"`+strings.Repeat("x", 3<<20)+`"`))
+	body := strings.NewReader(`"` + strings.Repeat("x", 3<<20) + `"`)
+	req, _ := http.NewRequestWithContext(t.Context(), "POST", srv.URL+flowPath, body)
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	res, err := srv.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode != 413 {
-		t.Errorf("got %s", res.Status)
+	if res.StatusCode != 413 || res.Close {
+		t.Errorf("got %s, close is %v", res.Status, res.Close)
 	}
+	if body.Len() > 0 {
+		t.Errorf("%d bytes were not read", body.Len())
+	}
+}
+
+func BenchmarkLoopback(b *testing.B) {
+	s, err := New(Config{Limits: bucketOf(1e9, 1e9), AnyToken: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	srv := httptest.NewServer(s.API())
+	defer srv.Close()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			res, err := client.Post(srv.URL+flowPath, "application/json", strings.NewReader("1"))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }

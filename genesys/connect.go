@@ -71,6 +71,7 @@ type Org struct {
 	config   Config
 	apiHost  string // scheme://host
 	loginURL string
+	limits   []headgate.Limit // of the connection's own Limiter
 	flows    *Flows
 }
 
@@ -140,6 +141,7 @@ func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 			limits[i].Match = pathOf(o.loginURL) + l.Match
 		}
 	}
+	o.limits = limits
 	return headgate.NewLimiter(headgate.LimiterConfig{Limits: limits, Observer: o.config.Observer})
 }
 
@@ -217,9 +219,13 @@ func (o *Org) FetchLimits(ctx context.Context) ([]headgate.Limit, error) {
 
 // WithOwnLimits asks for the org's own limits and returns a connection that
 // keeps to them, with the same token. It takes over what the limiter knows; use
-// it before anything else is sent, and o no more. If the question fails, it
-// returns o beside the error: the connection is usable, with the limits it had.
+// it before anything else is sent, and o no more. If the question fails, or if
+// the limiter is not the connection's own (Config.Limiter), it returns o beside
+// the error: the connection is usable, with the limits it had.
 func (o *Org) WithOwnLimits(ctx context.Context) (*Org, error) {
+	if o.config.Limiter != nil {
+		return o, errors.New("the Limiter is the caller's: make one of what FetchLimits returns")
+	}
 	limits, err := o.FetchLimits(ctx)
 	if err != nil {
 		return o, err
@@ -228,10 +234,27 @@ func (o *Org) WithOwnLimits(ctx context.Context) (*Org, error) {
 	if own.Limiter, err = own.newLimiter(limits); err != nil {
 		return o, fmt.Errorf("using the org's limits: %w", err)
 	}
-	own.Limiter.Restore(o.Limiter.Snapshot())
+	own.Limiter.Restore(resized(o.Limiter.Snapshot(), o.limits, own.limits))
 	own.Tokens.useLimiter(own.Limiter)
 	own.build()
 	return own, nil
+}
+
+// resized returns the states of buckets that have got another size: what is
+// missing from them stays missing.
+func resized(states []headgate.State, before, after []headgate.Limit) []headgate.State {
+	burst := func(limits []headgate.Limit, s headgate.State) float64 {
+		for _, l := range limits {
+			if l.Name == s.Limit {
+				return l.Burst
+			}
+		}
+		return 0
+	}
+	for i, s := range states {
+		states[i].Level += burst(after, s) - burst(before, s)
+	}
+	return states
 }
 
 // Close ends what goes on in the background: see [TokenSource.Close].

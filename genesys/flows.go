@@ -332,8 +332,8 @@ func (f *Flows) Wait(ctx context.Context, executionID string) (*Execution, error
 			last.Tries = tries
 			return last, fmt.Errorf("waiting for execution %s, last seen %s: %w", executionID, last.Status, err)
 		}
-		last, last.Tries = e, tries
-		if e.Status.Ended() {
+		e.Tries = tries
+		if last = e; e.Status.Ended() {
 			return e, nil
 		}
 	}

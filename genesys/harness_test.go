@@ -117,7 +117,7 @@ func source(t *testing.T, base http.RoundTripper, c TokenConfig) *TokenSource {
 	return s
 }
 
-const testSecret = "not-a-real-one"
+const testSecret = "not a real one"
 
 // sleep lets fake time pass.
 func sleep(d time.Duration) {

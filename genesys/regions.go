@@ -208,6 +208,18 @@ func noRegion(s, host, word string) *RegionError {
 	if e.world == "" {
 		e.Near = e.Near[:3]
 	}
+	if e.kind == timeZone { // the region in that very city comes first
+		there := cities[strings.ToLower(e.Place)]
+		slices.SortStableFunc(e.Near, func(a, b Region) int {
+			switch there {
+			case a.Name:
+				return -1
+			case b.Name:
+				return 1
+			}
+			return 0
+		})
+	}
 	return e
 }
 

@@ -41,6 +41,14 @@ func TestSecretIsNeverShown(t *testing.T) {
 	if !strings.Contains(out.String(), `{"a":"[redacted]","b":{"ClientID":"client-a","ClientSecret":"[redacted]","Region":""},"c":["[redacted]"]}`) {
 		t.Errorf("JSON is %s", text)
 	}
+	for _, verb := range []string{"%d", "%x", "%v", "%#v", "%s"} {
+		if got := fmt.Sprintf(verb, secret); got != redacted {
+			t.Errorf("%s gives %q", verb, got)
+		}
+	}
+	if got := secret.LogValue().String(); got != redacted {
+		t.Errorf("LogValue gives %q", got)
+	}
 	if secret.Reveal() != testSecret || (Secret{}).Reveal() != "" || (Secret{}).String() != "" || !reflect.DeepEqual(NewSecret(""), Secret{}) {
 		t.Error("a secret does not keep what it was given")
 	}

@@ -341,8 +341,8 @@ func (s *TokenSource) run(l *login, limiter *headgate.Limiter) {
 		l.err = failure
 	}
 	s.mu.Unlock()
-	close(l.done)
 	s.log(l)
+	close(l.done)
 }
 
 // backoff returns how long to wait before the background tries again: between

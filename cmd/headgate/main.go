@@ -78,7 +78,6 @@ Nothing is rejected that pacing could have saved, and nothing accepted is lost.`
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetArgs(p.args)
 	root.SetIn(p.stdin)

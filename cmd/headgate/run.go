@@ -246,6 +246,11 @@ func (p *process) execute(f *runFlags) error {
 	do, abort := context.WithCancel(context.Background())
 	defer abort()
 
+	if f.input != "-" {
+		if _, err := os.Stat(f.input); err != nil {
+			return usage("%w", err)
+		}
+	}
 	target, err := f.target(p.env)
 	if err != nil && !f.dryRun {
 		return err
@@ -334,6 +339,7 @@ type bulkRun struct {
 
 	journal   string
 	temporary bool // the journal goes when all is done
+	goesOn    bool // an earlier run has begun the journal
 	store     *sqlite.Store
 	org       *genesys.Org
 	meter     bulk.Meter
@@ -427,6 +433,7 @@ func (r *bulkRun) openJournal(ctx context.Context) error {
 	case err != nil:
 		return r.failed(err)
 	case filled:
+		r.goesOn = true
 		return r.sameJob(ctx, begun, input)
 	}
 	if counts, err := r.store.Counts(ctx); err != nil {
@@ -579,9 +586,28 @@ func (r *bulkRun) failed(err error) error {
 // observe counts the events and logs them if that is wanted.
 func (r *bulkRun) observe(e headgate.Event) {
 	r.meter.Observe(e)
+	if e.Kind == headgate.Retried && bulk.IsLogin(e) {
+		fmt.Fprintf(r.messages(), "headgate: logging in: %s; again in %s\n", cause(e), short(e.Wait))
+	}
 	if r.flags.verbose {
 		r.logger.Info(e.Kind.String(), "event", e)
 	}
+}
+
+// messages is where to talk to the user.
+func (r *bulkRun) messages() io.Writer {
+	if r.painter != nil {
+		return r.painter
+	}
+	return r.stderr
+}
+
+// cause says why an attempt has to be made again.
+func cause(e headgate.Event) string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("answered %d", e.Status)
 }
 
 // dispatch carries the rows to their outcomes and says how it went.
@@ -612,7 +638,7 @@ func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recove
 		if r.flags.verbose {
 			*r.logger = *slog.New(slog.NewTextHandler(r.painter, nil))
 		}
-		if before.Total() != before[queue.Queued] || recovered.Resent > 0 {
+		if r.goesOn {
 			r.painter.Println(resumed(before, recovered))
 		}
 	}

@@ -139,11 +139,15 @@ func (r *bulkRun) reportPace(w io.Writer) {
 	}
 	// The last answer takes its time after the last permit.
 	best := time.Duration(max(0, float64(m.Accepted())-limit.Burst) / limit.Rate * float64(time.Second))
-	fmt.Fprintf(w, "  the limit (burst %s, then %s/s) allows them in %s at best", number(limit.Burst), number(limit.Rate), short(best))
-	if best > time.Second {
-		fmt.Fprintf(w, ": %.1f %% over it", 100*(m.Span().Seconds()/best.Seconds()-1))
+	fmt.Fprintf(w, "  the limit (burst %s, then %s/s) allows them ", number(limit.Burst), number(limit.Rate))
+	switch {
+	case best == 0:
+		fmt.Fprintln(w, "at once")
+	case best < time.Second:
+		fmt.Fprintf(w, "in %s at best\n", short(best))
+	default:
+		fmt.Fprintf(w, "in %s at best: %.1f %% over it\n", short(best), 100*(m.Span().Seconds()/best.Seconds()-1))
 	}
-	fmt.Fprintln(w)
 }
 
 // reportEmulator says what the independent witness saw.

@@ -328,7 +328,8 @@ func (b *Bucket) Refused(taken, now, until Instant) (closed bool) {
 	return true
 }
 
-// empty makes the bucket hold one token at t and refill from then on.
+// empty makes the bucket hold one token at t, or less if it would have less, and
+// refill from then on.
 func (b *Bucket) empty(t Instant) {
 	switch {
 	case b.rule.Max > 0:
@@ -340,7 +341,7 @@ func (b *Bucket) empty(t Instant) {
 			b.log = append(b.log, t-width+Instant(i)*step)
 		}
 	case b.rule.Rate > 0:
-		b.level, b.at, b.held = 1, t, false
+		b.level, b.at, b.held = min(1, b.levelAt(t)), t, false
 	}
 }
 

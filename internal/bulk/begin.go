@@ -105,11 +105,10 @@ func (in Intake) Fill(ctx context.Context, r io.Reader, s queue.Store) (Job, err
 	var bad BadInput
 	batch := make([]queue.Execution, 0, 1000)
 	bytes := 0
-	flush := func() error {
-		if s == nil || len(batch) == 0 {
-			return nil
+	flush := func() (err error) {
+		if s != nil && len(batch) > 0 {
+			err = s.Add(ctx, batch)
 		}
-		err := s.Add(ctx, batch)
 		batch, bytes = batch[:0], 0
 		return err
 	}

@@ -1,7 +1,6 @@
 package bulk
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,6 +161,8 @@ func TestBadRowsOfCSV(t *testing.T) {
 		{"f,1\"2", `is not CSV: bare " in non-quoted-field, at byte 4`},
 		{"f,\"1\"2", `is not CSV: extraneous or missing " in quoted-field, at byte 5`},
 		{"f,\"1\n2\"3", `is not CSV: extraneous or missing " in quoted-field, at byte 2 of line 4`},
+		{"f,\"1\"2,\"", `is not CSV: extraneous or missing " in quoted-field, at byte 5`},
+		{"f,1\"2,\"", `is not CSV: bare " in non-quoted-field, at byte 4`},
 		{"f,\xff", "column 2 is not UTF-8, at byte 1"},
 		{",1", "flowId is empty"},
 		{"a b,1", `flowId "a b" must not contain ' '`},
@@ -246,6 +247,38 @@ func TestStopReading(t *testing.T) {
 		}
 		if n != 1 {
 			t.Errorf("%q: %d rows", input, n)
+		}
+	}
+}
+
+// What was yielded stays as it is while reading goes on.
+func TestRowsAreKept(t *testing.T) {
+	for _, o := range []Options{
+		{Flow: "f", Format: JSONLines}, {Flow: "f", Format: JSONLines, Endpoint: Launch},
+		{Format: JSONLines}, {Format: JSONLines, Endpoint: Launch}, {Format: CSV},
+	} {
+		var input strings.Builder
+		if o.Format == CSV {
+			input.WriteString("flowId,name\n")
+		}
+		for i := range 3000 {
+			if o.Format == CSV {
+				fmt.Fprintf(&input, "f,%06d\n", i)
+			} else {
+				fmt.Fprintf(&input, "{\"flowId\":\"f\",\"name\":\"%06d\"}\n", i)
+			}
+		}
+		var rows []Row
+		for row, err := range Read(strings.NewReader(input.String()), o) {
+			if err != nil || row.Err != nil {
+				t.Fatal(err, row.Err)
+			}
+			rows = append(rows, row)
+		}
+		for i, row := range rows {
+			if want := fmt.Sprintf(`"name":"%06d"`, i); row.Flow != "f" || !strings.Contains(string(row.Body), want) {
+				t.Fatalf("%+v: row %d is %s now", o, i, row.Body)
+			}
 		}
 	}
 }
@@ -341,86 +374,5 @@ func TestMemoryIsBounded(t *testing.T) {
 		if m.high > tt.most || m.high == 0 {
 			t.Errorf("%.20q: %d rows read with %d KiB on the heap", tt.text, rows, m.high>>10)
 		}
-	}
-}
-
-func FuzzRead(f *testing.F) {
-	for _, s := range []string{
-		"", "flowId,a\nf,1\n", "\ufeffflowId,name\r\nf,\"x\r\ny\"\"\"\r\n", "flowId,a\nf,\"1\"2\nf,\"",
-		`{"flowId":"f","a":[{"b":"}\\\""},-1.5e-3,null]}`, `{"flow\u0049d":"f" , "inputData" : {} }`,
-		"{\"flowId\":\"a/b\"}\n[1]\n\n{", "\xff\xfe", "{\"a\":\"\xff\"}",
-	} {
-		for e := range 4 {
-			f.Add([]byte(s), e%2 == 0, e/2, 0)
-			f.Add([]byte(s), e%2 == 0, e/2, 20)
-		}
-	}
-	f.Fuzz(func(t *testing.T, input []byte, named bool, kind, most int) {
-		o := Options{Endpoint: Endpoint(kind & 1), Format: Format(uint(kind) / 2 % 3), MaxBody: most}
-		if named {
-			o.Flow = "flow-1"
-		}
-		n, line := int64(0), 0
-		for row, err := range Read(bytes.NewReader(input), o) {
-			if err != nil {
-				if _, ok := errors.AsType[*RowError](err); !ok {
-					t.Fatal(err)
-				}
-				continue
-			}
-			if n++; row.N != n || row.Line <= line && n > 1 {
-				t.Fatalf("row %d in line %d follows row %d in line %d", row.N, row.Line, n-1, line)
-			}
-			line = row.Line
-			if row.Err != nil {
-				if bad, ok := errors.AsType[*RowError](row.Err); !ok || bad.Line != row.Line || row.Body != nil {
-					t.Fatalf("%+v", row)
-				}
-				continue
-			}
-			limit := most
-			if limit <= 0 {
-				limit = DefaultMaxBody
-			}
-			if !json.Valid(row.Body) || len(row.Body) > limit || row.Body[0] != '{' || checkFlow(row.Flow) != "" {
-				t.Fatalf("flow %q, body %q", row.Flow, row.Body)
-			}
-			if o.Endpoint == Launch {
-				var body struct {
-					FlowID string `json:"flowId"`
-				}
-				if err := json.Unmarshal(row.Body, &body); err != nil || body.FlowID != row.Flow {
-					t.Fatalf("the body of flow %q names %q, %v", row.Flow, body.FlowID, err)
-				}
-			}
-		}
-	})
-}
-
-func BenchmarkRead(b *testing.B) {
-	inputs := map[string]string{
-		"jsonl": `{"flowId":"` + idA + `","Flow.customer":"c-1234","Flow.amount":12.50,"Flow.tags":["a","b"]}` + "\n",
-		"csv":   "flowId,customer,amount\n" + strings.Repeat(idA+",c-1234,12.50\n", 1),
-	}
-	for name, text := range inputs {
-		b.Run(name, func(b *testing.B) {
-			header, row, _ := strings.Cut(text, "\n")
-			r := io.Reader(&repeat{text: text})
-			if row != "" {
-				r = io.MultiReader(strings.NewReader(header+"\n"), &repeat{text: row})
-			}
-			b.ReportAllocs()
-			next := 0
-			for row, err := range Read(r, Options{}) {
-				if err != nil || row.Err != nil {
-					b.Fatal(err, row.Err)
-				}
-				if !b.Loop() {
-					break
-				}
-				next++
-			}
-			b.ReportMetric(float64(next)/b.Elapsed().Seconds(), "rows/s")
-		})
 	}
 }

@@ -122,6 +122,11 @@ func (r *Run) Progress() progress.Snapshot {
 	f := r.Limiter.Forecast(r.Ask, int(s.Waiting))
 	s.Left, s.LeftKnown = f.Wait, f.Bounded
 	now := r.Limiter.Forecast(r.Ask, 1)
+	if now.Wait == 0 && s.Rate > 0 {
+		// The limit is not what holds them up.
+		s.Left = max(s.Left, time.Duration(float64(counts.Open())/s.Rate*float64(time.Second)))
+		s.LeftKnown = true
+	}
 	switch {
 	case s.Waiting == 0:
 	case now.RetryAfter > 0:
@@ -161,9 +166,12 @@ type Meter struct {
 	first, last                              atomic.Int64 // Unix nanoseconds: first sent, last accepted
 }
 
+// IsLogin reports whether e is about a login.
+func IsLogin(e headgate.Event) bool { return strings.HasSuffix(e.Path, "/oauth/token") }
+
 // Observe counts an event. It is safe for concurrent use.
 func (m *Meter) Observe(e headgate.Event) {
-	if strings.HasSuffix(e.Path, "/oauth/token") {
+	if IsLogin(e) {
 		if e.Kind == headgate.Sent {
 			m.logins.Add(1)
 		}

@@ -253,6 +253,28 @@ func TestConsoleAfterResize(t *testing.T) {
 	}
 }
 
+// Lines that come while the bar ends are neither lost nor painted over.
+func TestPrintingWhileTheBarEnds(t *testing.T) {
+	for range 30 {
+		s := &screen{t: t, width: 80}
+		p := Start(Config{W: s, Mode: Bar, Terminal: s.size, Interval: time.Millisecond,
+			Snapshot: func() Snapshot { return Snapshot{Total: 9, Refused: 1} }})
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 50 {
+					p.Println("a message")
+				}
+			})
+		}
+		p.Stop()
+		wg.Wait()
+		if n := strings.Count(s.String(), "a message"); n != 200 {
+			t.Fatalf("%d of 200 messages are on the screen", n)
+		}
+	}
+}
+
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("broken") }

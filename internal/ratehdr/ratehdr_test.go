@@ -141,8 +141,8 @@ func TestInMessage(t *testing.T) {
 		{"Retry the request in [5]", missing},
 		{"Retry the request in", missing},
 		{"Retry", missing},
-		{"I will entry in 5 seconds", missing},
-		{"poetry in 5 seconds", missing},
+		{"a nonretry in 5 seconds", missing},
+		{"retry,in 5 seconds", missing},
 		{"retrying in 5 seconds", missing},
 		{"try in 5 seconds", missing},
 	}

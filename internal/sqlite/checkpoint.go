@@ -15,10 +15,15 @@ import (
 // a moment at which all of it is copied, and under steady load there is no
 // such moment: it would grow without end. So when it has grown past hardWAL,
 // the writer is held back for one more checkpoint, right after the first,
-// which has left little to do.
+// which has left little to do. That one also waits for the readers that are
+// still at the log, some milliseconds each, and the next transaction begins at
+// the beginning.
 const (
 	defaultSoftWAL = 8 << 20
 	defaultHardWAL = 64 << 20
+	// readerWait bounds the wait for readers, in milliseconds: somebody with
+	// a program of his own may hold a read transaction open for hours.
+	readerWait = 500
 )
 
 type checkpointer struct {
@@ -53,7 +58,7 @@ func (c *checkpointer) open(s *Store) error {
 	c.due = make(chan struct{}, 1)
 	c.quit = make(chan struct{})
 	var err error
-	if c.db, err = sql.Open("sqlite", dsn(s.path, "cache_size(-1024)")); err != nil {
+	if c.db, err = sql.Open("sqlite", dsn(s.path, readerWait, "cache_size(-1024)")); err != nil {
 		return err
 	}
 	c.db.SetMaxOpenConns(1)
@@ -101,21 +106,25 @@ func (c *checkpointer) size() int64 {
 }
 
 func (c *checkpointer) background() {
-	c.passive()
-	if c.size() < c.hard {
-		return
+	c.checkpoint("PASSIVE")
+	if c.size() >= c.hard {
+		c.restart()
 	}
+}
+
+// restart holds the writer back until the log can start anew.
+func (c *checkpointer) restart() {
 	c.turn <- struct{}{}
-	c.passive()
+	c.checkpoint("RESTART")
 	<-c.turn
 }
 
-// passive checkpoints what it can without waiting for anybody. An error (a
-// full disk, say) is no loss: the log keeps what it holds.
-func (c *checkpointer) passive() {
+// checkpoint copies what it can. An error (a full disk, say) is no loss: the
+// log keeps what it holds.
+func (c *checkpointer) checkpoint(mode string) {
 	var busy, frames, copied int
 	// QueryRow, for the pragma answers with a row even when it could not.
-	_ = c.db.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &frames, &copied)
+	_ = c.db.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &copied)
 }
 
 func (c *checkpointer) stop() {

@@ -25,7 +25,7 @@ const (
 type readStatements struct{ nextDue, meta *sql.Stmt }
 
 func (s *Store) openReaders() (err error) {
-	if s.read, err = sql.Open("sqlite", dsn(s.path, "query_only(1)", "cache_size(-2048)")); err != nil {
+	if s.read, err = sql.Open("sqlite", dsn(s.path, lookerWait, "query_only(1)", "cache_size(-2048)")); err != nil {
 		return err
 	}
 	s.read.SetMaxOpenConns(readers)

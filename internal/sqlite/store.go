@@ -59,6 +59,10 @@ const (
 	schemaVersion = 1
 )
 
+// lookerWait is for somebody who looks into the file with a program of his own
+// and locks it for a moment, in milliseconds.
+const lookerWait = 10_000
+
 // schema is run in one transaction, before the file becomes a WAL database:
 // the file's first page names us as soon as there is one.
 const schema = `
@@ -153,7 +157,7 @@ var _ queue.Store = (*Store)(nil)
 func Open(path string, opt Options) (_ *Store, err error) {
 	s := &Store{opt: opt}
 	if s.path, err = resolve(path); err != nil {
-		return nil, fmt.Errorf("opening journal: %w", err)
+		return nil, fmt.Errorf("opening journal %s: %w", path, err)
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("opening journal %s: %w", path, s.failed(err))
@@ -264,9 +268,10 @@ func (s *Store) Close() error {
 
 // dsn names the file for database/sql, with pragmas that each connection runs.
 // Whatever the path holds, none of it is read as a parameter.
-func dsn(path string, pragmas ...string) string {
+// wait is how many milliseconds the connection waits for another one's lock.
+func dsn(path string, wait int, pragmas ...string) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
-		"busy_timeout(10000)", // for somebody who looks into the file meanwhile
+		fmt.Sprintf("busy_timeout(%d)", wait),
 		"synchronous(FULL)",
 		"fullfsync(1)", // macOS has an fsync that is none
 		"checkpoint_fullfsync(1)",

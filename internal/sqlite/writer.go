@@ -85,7 +85,7 @@ func (w *writer) open(s *Store) (err error) {
 	if soft == 0 {
 		soft = defaultSoftWAL
 	}
-	w.db, err = sql.Open("sqlite", dsn(s.path, "cache_size(-16384)", fmt.Sprintf("journal_size_limit(%d)", soft)))
+	w.db, err = sql.Open("sqlite", dsn(s.path, lookerWait, "cache_size(-16384)", fmt.Sprintf("journal_size_limit(%d)", soft)))
 	if err != nil {
 		return err
 	}
@@ -318,9 +318,7 @@ func (w *writer) ranFull(err error) bool {
 		w.s.opt.afterDrop()
 	}
 	// A log that is copied starts anew in the room that it has.
-	w.s.ckpt.turn <- struct{}{}
-	w.s.ckpt.passive()
-	<-w.s.ckpt.turn
+	w.s.ckpt.restart()
 	return true
 }
 

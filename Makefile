@@ -1,0 +1,35 @@
+# What a developer runs. `make ci` is what decides whether a change lands.
+GO ?= go
+FUZZTIME ?= 10s
+
+.PHONY: build test race lint bench fuzz million vuln ci
+
+build: ## a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' ./cmd/headgate
+
+test:
+	$(GO) test ./...
+
+race: ## needs a C compiler
+	$(GO) test -race ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'gofmt would change these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools.mod staticcheck ./...
+	@test -z "$$($(GO) fix -diff ./... 2>&1)" || { $(GO) fix -diff ./...; exit 1; }
+
+bench: ## each benchmark once; for figures see docs/figures.md
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) sh scripts/fuzz.sh
+
+million: build ## a million rows: peak memory and the cost of each row
+	sh scripts/million.sh
+
+vuln: ## needs the network
+	$(GO) tool -modfile=tools.mod govulncheck ./...
+
+ci:
+	.ci/run
