@@ -22,11 +22,11 @@ import (
 // batch is what 200 callers make of n executions.
 type batch struct {
 	emulator.Report
-	span         time.Duration // first sent to last answered
-	done         int
-	errs         []error
-	doubtful     int // calls that may have been executed more than once, and say so
-	sent, waited int
+	span     time.Duration // first sent to last answered
+	done     int
+	errs     []error
+	doubtful int // calls that may have been executed more than once, and say so
+	sent     int
 }
 
 // drain runs n executions by 200 callers through a Transport, against an

@@ -207,7 +207,8 @@ type Tries struct {
 	// LastBackoff is the latest wait that Retry chose.
 	LastBackoff time.Duration
 	// Waits says how long the call waited, by cause: the name of a limit
-	// whose bucket was empty, "Retry-After", "backoff". Nil if it did not.
+	// whose bucket was empty, or one of the constants below. Nil if it did
+	// not wait.
 	Waits map[string]time.Duration
 }
 
@@ -215,6 +216,7 @@ type Tries struct {
 const (
 	WaitRetryAfter = "Retry-After"
 	WaitBackoff    = "backoff"
+	WaitLogin      = "login"
 )
 
 // waited notes a wait.

@@ -20,8 +20,9 @@ type State struct {
 	Path   string `json:"path,omitempty"`
 	// At is when the rest was so, by the wall clock.
 	At time.Time `json:"at"`
-	// Level is the number of tokens: below 0 if more are owed.
-	Level float64 `json:"level"`
+	// Spent is how many tokens a full bucket lacked; more than it holds, if
+	// some were owed.
+	Spent float64 `json:"spent"`
 	// Gate is until when the server wants everybody to stay away; zero if
 	// it does not.
 	Gate time.Time `json:"gate,omitzero"`
@@ -40,7 +41,7 @@ func (l *Limiter) Snapshot() []State {
 		}
 		s := State{
 			Limit: a.name, Org: key.org, Client: key.client, Token: key.token, Path: key.path,
-			At: wall.UTC().Round(0), Level: a.bucket.Level(now),
+			At: wall.UTC().Round(0), Spent: a.bucket.Spent(now),
 		}
 		if a.limit != implicit {
 			s.Match = l.limits[a.limit].Match
@@ -72,7 +73,7 @@ func (l *Limiter) Restore(states []State) {
 		}
 		a := l.account(limit, laneKey{org: s.Org, client: s.Client, token: s.Token, path: s.Path})
 		age := max(0, time.Since(s.At))
-		a.bucket.Restore(now, s.Level, age)
+		a.bucket.Restore(now, s.Spent, age)
 		if left := time.Until(s.Gate); left > 0 {
 			a.bucket.Refused(now, now, now+bucket.Instant(left))
 		}

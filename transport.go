@@ -2,6 +2,7 @@ package headgate
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -105,6 +107,9 @@ func WithCall(ctx context.Context, c Call) context.Context {
 	return context.WithValue(ctx, callKey{}, &c)
 }
 
+// CallOf returns what WithCall attached to ctx; the zero Call if nothing.
+func CallOf(ctx context.Context) Call { return *callOf(ctx) }
+
 var noCall Call
 
 func callOf(ctx context.Context) *Call {
@@ -146,10 +151,10 @@ func (t *Transport) Send(req *http.Request) (*http.Response, Tries, error) {
 		r := t.attempt(req, &tries, start, nil)
 		switch {
 		case r.Verdict.Action == Unsent && last.answered():
-			// A refusal that could not be waited out is handed back
-			// as it came, unless it asks for more than anyone waits.
-			var limit *LimitError
-			if errors.As(r.Err, &limit) && limit.RetryAfter > t.maxRetryAfter() {
+			// What could not be waited out is handed back as it came,
+			// unless the server asks for more than anyone waits.
+			limit, ok := errors.AsType[*LimitError](r.Err)
+			if !ok || limit.RetryAfter > t.maxRetryAfter() {
 				last.drop()
 				last = r
 			}
@@ -327,10 +332,8 @@ func (t *Transport) permit(req *http.Request, tries *Tries, start time.Time) (pe
 		ask.Token = t.Auth.Name()
 	}
 	for {
-		if t.Auth != nil {
-			if _, err = t.Auth.Token(ctx); err != nil {
-				return Permit{}, "", err
-			}
+		if err = t.logIn(ctx, tries, ask.Until); err != nil {
+			return Permit{}, "", err
 		}
 		if permit, err = t.limiter.Take(ctx, ask); err != nil {
 			return Permit{}, "", err
@@ -347,7 +350,31 @@ func (t *Transport) permit(req *http.Request, tries *Tries, start time.Time) (pe
 	}
 }
 
-// bearer names the token in an Authorization header without giving it away.
+// logIn waits until there is a token, if need be.
+func (t *Transport) logIn(ctx context.Context, tries *Tries, until time.Time) error {
+	if t.Auth == nil {
+		return nil
+	}
+	if _, ok := t.Auth.Current(); ok {
+		return nil
+	}
+	if !until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, until)
+		defer cancel()
+	}
+	start := time.Now()
+	_, err := t.Auth.Token(ctx)
+	tries.waited(WaitLogin, time.Since(start))
+	return err
+}
+
+// salt makes the names of credentials that people think up of no use outside
+// this process: they could be found by trial.
+var salt = sync.OnceValue(func() string { return rand.Text() })
+
+// bearer names the token in an Authorization header without giving it away. A
+// bearer token has the same name in every process.
 func (t *Transport) bearer(header string) string {
 	if header == "" {
 		return ""
@@ -355,7 +382,11 @@ func (t *Transport) bearer(header string) string {
 	if name, ok := t.bearers.Load(header); ok {
 		return name.(string)
 	}
-	sum := sha256.Sum256([]byte(header))
+	text := header
+	if !strings.HasPrefix(header, "Bearer ") {
+		text = salt() + header
+	}
+	sum := sha256.Sum256([]byte(text))
 	name := hex.EncodeToString(sum[:8])
 	t.namedMu.Lock()
 	if t.named++; t.named > 1024 { // tokens come and go

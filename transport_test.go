@@ -210,7 +210,7 @@ func TestRetryAfterOverTheCapIsATypedError(t *testing.T) {
 		for range 2 { // the one that met it, and the next
 			_, err := tr.RoundTrip(post(t, "{}"))
 			var limit *headgate.LimitError
-			if !errors.As(err, &limit) || limit.RetryAfter != 24*time.Hour || limit.At.Sub(time.Now()) != 24*time.Hour {
+			if !errors.As(err, &limit) || limit.RetryAfter != 24*time.Hour || time.Until(limit.At) != 24*time.Hour {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -517,6 +517,75 @@ func TestEachRetryFieldActs(t *testing.T) {
 	for _, bad := range []headgate.Retry{{RetryAfter: -1}, {MaxRetryAfter: -1}, {Base: -1}, {Max: -1}, {MaxWait: -1}, {Backoff: 7}, {Jitter: 7}} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v is valid", bad)
+		}
+	}
+}
+
+// failingLogin is an Authorizer whose login fails after the first token.
+type failingLogin struct{ login }
+
+var errLogin = errors.New("wrong credentials")
+
+func (l *failingLogin) Token(ctx context.Context) (string, error) {
+	if l.n == 0 {
+		return l.login.Token(ctx)
+	}
+	return "", errLogin
+}
+
+// A 401 whose new login fails: what the login says is what helps.
+func TestFailedLoginAfter401(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &headgate.Transport{Base: &script{answers: []any{answer(401, "")}}, Auth: &failingLogin{}}
+		if resp, err := tr.RoundTrip(post(t, "{}")); !errors.Is(err, errLogin) {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+}
+
+// slowLogin takes a minute, unless the context ends.
+type slowLogin struct{ login }
+
+func (*slowLogin) Token(ctx context.Context) (string, error) {
+	select {
+	case <-time.After(time.Minute):
+		return "", errLogin
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func TestMaxWaitBoundsTheLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &headgate.Transport{Auth: &slowLogin{}, Retry: headgate.Retry{MaxWait: 3 * time.Second}}
+		start := time.Now()
+		_, tries, err := tr.Send(post(t, "{}"))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second || tries.Waits[headgate.WaitLogin] != 3*time.Second {
+			t.Errorf("got %v after %v, waits %v", err, time.Since(start), tries.Waits)
+		}
+	})
+}
+
+// What is kept of a limiter gives no credential away.
+func TestStatesHoldNoCredential(t *testing.T) {
+	names := map[string]map[string]bool{}
+	for _, header := range []string{"Bearer abcdef", "Basic dXNlcjpwYXNz"} {
+		names[header] = map[string]bool{}
+		for range 2 {
+			l := exact(t, limit("api", 1, 5))
+			tr := &headgate.Transport{Base: &script{answers: []any{answer(200, "")}}, Limiter: l}
+			req := post(t, "{}")
+			req.Header.Set("Authorization", header)
+			tr.RoundTrip(req)
+			state := fmt.Sprintf("%+v", l.Snapshot())
+			_, value, _ := strings.Cut(header, " ")
+			if strings.Contains(state, value) || !strings.Contains(state, "Token:") {
+				t.Errorf("state %s", state)
+			}
+			names[header][l.Snapshot()[0].Token] = true
+		}
+		if len(names[header]) != 1 {
+			t.Errorf("%s has %d names", header, len(names[header]))
 		}
 	}
 }

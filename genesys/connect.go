@@ -71,7 +71,6 @@ type Org struct {
 	config   Config
 	apiHost  string // scheme://host
 	loginURL string
-	limits   []headgate.Limit // of the connection's own Limiter
 	flows    *Flows
 }
 
@@ -141,7 +140,6 @@ func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 			limits[i].Match = pathOf(o.loginURL) + l.Match
 		}
 	}
-	o.limits = limits
 	return headgate.NewLimiter(headgate.LimiterConfig{Limits: limits, Observer: o.config.Observer})
 }
 
@@ -234,27 +232,10 @@ func (o *Org) WithOwnLimits(ctx context.Context) (*Org, error) {
 	if own.Limiter, err = own.newLimiter(limits); err != nil {
 		return o, fmt.Errorf("using the org's limits: %w", err)
 	}
-	own.Limiter.Restore(resized(o.Limiter.Snapshot(), o.limits, own.limits))
+	own.Limiter.Restore(o.Limiter.Snapshot())
 	own.Tokens.useLimiter(own.Limiter)
 	own.build()
 	return own, nil
-}
-
-// resized returns the states of buckets that have got another size: what is
-// missing from them stays missing.
-func resized(states []headgate.State, before, after []headgate.Limit) []headgate.State {
-	burst := func(limits []headgate.Limit, s headgate.State) float64 {
-		for _, l := range limits {
-			if l.Name == s.Limit {
-				return l.Burst
-			}
-		}
-		return 0
-	}
-	for i, s := range states {
-		states[i].Level += burst(after, s) - burst(before, s)
-	}
-	return states
 }
 
 // Close ends what goes on in the background: see [TokenSource.Close].

@@ -311,12 +311,16 @@ const (
 // Wait asks for the status of an execution until it has ended, however it ends:
 // [Execution.Err] says whether it ended well. The first poll comes after about
 // a second, and the time to the next grows by half up to 30 s, each drawn
-// between 90 and 110 %. Every poll takes a permit, as any call does.
+// between 90 and 110 %. Every poll takes a permit, as any call does,
+// one priority below its context's.
 //
 // If a poll fails or ctx ends, Wait returns the error and what it knew last; it
 // can be called again. The Execution is never nil, and its Tries are the sums
 // over all polls.
 func (f *Flows) Wait(ctx context.Context, executionID string) (*Execution, error) {
+	call := headgate.CallOf(ctx)
+	call.Priority++ // behind the calls that somebody waits for
+	ctx = headgate.WithCall(ctx, call)
 	last := &Execution{ID: executionID, Status: StatusUnknown}
 	for n := 0; ; n++ {
 		timer := time.NewTimer(PollAfter(n))

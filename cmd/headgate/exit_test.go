@@ -12,8 +12,8 @@ import (
 	"github.com/headgate/headgate/emulator"
 )
 
-// headgate runs the command in this process.
-func headgate(t *testing.T, env map[string]string, signals chan os.Signal, args ...string) (code int, stdout, stderr string) {
+// command runs headgate in this process.
+func command(t *testing.T, env map[string]string, signals chan os.Signal, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, talk bytes.Buffer
 	p := process{args: args, env: func(k string) string { return env[k] }, signals: signals, stdin: strings.NewReader(""), stdout: &out, stderr: &talk}
@@ -54,7 +54,7 @@ func TestExitCodes(t *testing.T) {
 			for k, v := range test.env {
 				t.Setenv(k, v)
 			}
-			code, _, stderr := headgate(t, test.env, nil, test.args...)
+			code, _, stderr := command(t, test.env, nil, test.args...)
 			if code != test.code || !strings.Contains(stderr, test.says) {
 				t.Errorf("exit %d, want %d; it says:\n%s", code, test.code, stderr)
 			}
@@ -80,7 +80,7 @@ func TestInterruptAndGoOn(t *testing.T) {
 	signals := make(chan os.Signal, 2)
 	timer := time.AfterFunc(1500*time.Millisecond, func() { signals <- syscall.SIGINT })
 	defer timer.Stop()
-	code, stdout, stderr := headgate(t, nil, signals, args...)
+	code, stdout, stderr := command(t, nil, signals, args...)
 	if code != 130 || !strings.Contains(stderr, "the same command again") || stdout != "" {
 		t.Fatalf("exit %d, stdout %q, stderr:\n%s", code, stdout, stderr)
 	}
@@ -94,7 +94,7 @@ func TestInterruptAndGoOn(t *testing.T) {
 	if before.Unanswered > 0 {
 		t.Errorf("%d in flight were given up", before.Unanswered)
 	}
-	if code, _, stderr = headgate(t, nil, nil, args...); code != 0 || !strings.Contains(stderr, "60 rows: 60 done") {
+	if code, _, stderr = command(t, nil, nil, args...); code != 0 || !strings.Contains(stderr, "60 rows: 60 done") {
 		t.Fatalf("going on: exit %d\n%s", code, stderr)
 	}
 	if r := srv.Report(); r.Executed != rows || r.Doubled > 0 || r.Lost > 0 || r.Rejected > 0 {
@@ -120,7 +120,7 @@ func TestInterruptTwice(t *testing.T) {
 		defer timer.Stop()
 	}
 	start := time.Now()
-	code, _, stderr := headgate(t, nil, signals, args...)
+	code, _, stderr := command(t, nil, signals, args...)
 	if time.Since(start) > 10*time.Second {
 		t.Errorf("it took %v", time.Since(start))
 	}

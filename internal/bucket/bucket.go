@@ -100,20 +100,20 @@ func New(rule Rule) Bucket {
 // Rule returns what New was given.
 func (b *Bucket) Rule() Rule { return b.rule }
 
-// Level returns the tokens at now: below 0 if more are owed than there are.
-// An unlimited bucket has none to show and returns 0.
-func (b *Bucket) Level(now Instant) float64 {
+// Spent returns how many tokens a full bucket lacks at now: more than it holds
+// if some are owed. An unlimited bucket lacks none.
+func (b *Bucket) Spent(now Instant) float64 {
 	switch {
 	case b.rule.Max > 0:
-		n := b.rule.Max - len(b.log)
+		n := 0
 		for _, t := range b.log {
-			if t+b.rule.Window <= now {
+			if t+b.rule.Window > now {
 				n++
 			}
 		}
 		return float64(n)
 	case b.rule.Rate > 0:
-		return b.levelAt(now)
+		return b.full - b.levelAt(now)
 	}
 	return 0
 }
@@ -345,17 +345,16 @@ func (b *Bucket) empty(t Instant) {
 	}
 }
 
-// Restore makes a new bucket one whose level was level, age before now.
-func (b *Bucket) Restore(now Instant, level float64, age time.Duration) {
+// Restore makes a new bucket one that lacked spent tokens, age before now.
+func (b *Bucket) Restore(now Instant, spent float64, age time.Duration) {
 	switch {
 	case b.rule.Max > 0:
 		// When they went is not known: at the latest, age before now.
-		sent := min(b.rule.Max, b.rule.Max-int(max(0, level)))
-		for range sent {
+		for range int(min(max(0, spent), float64(b.rule.Max))) {
 			b.record(now - age)
 		}
 	case b.rule.Rate > 0:
-		b.level = min(b.full, level+b.rule.Rate*age.Seconds())
+		b.level = min(b.full, b.full-spent+b.rule.Rate*age.Seconds())
 		b.at = now
 	}
 }

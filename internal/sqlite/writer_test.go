@@ -189,7 +189,7 @@ func TestWALBounded(t *testing.T) {
 	var written, most int64
 	for range 8 {
 		writers.Go(func() {
-			for range 250 {
+			for range 100 {
 				x := queue.Execution{Body: make([]byte, 6000)}
 				must(t, s.Add(t.Context(), []queue.Execution{x}))
 				mu.Lock()

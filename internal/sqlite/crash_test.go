@@ -1,0 +1,223 @@
+package sqlite
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/internal/queue"
+)
+
+// childEnv holds the journal's path in the process that is to be killed.
+const childEnv = "HEADGATE_TEST_CRASH"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childEnv); path != "" {
+		if err := crashChild(path, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// crashChild works on the journal until it is killed, and says on out what was
+// acknowledged: "ID state permit", one line each, written after the fact.
+func crashChild(path string, out io.Writer) error {
+	var permits atomic.Int64
+	s, err := Open(path, Options{
+		Reserve: 4096,
+		softWAL: 64 << 10, hardWAL: 256 << 10, // so that checkpoints are killed too
+		Limiter: func() []byte { return strconv.AppendInt(nil, permits.Load(), 10) },
+	})
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	v, err := s.Meta(ctx, MetaLimiter)
+	if err != nil {
+		return err
+	}
+	if v != nil {
+		n, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil {
+			return err
+		}
+		permits.Store(n)
+	}
+	if _, err := queue.Recover(ctx, s, queue.AtLeastOnce, time.Now()); err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	say := func(id int64, state queue.State, permit int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(out, "%d %d %d\n", id, state, permit)
+	}
+	fatal := make(chan error, 1)
+	for range 4 {
+		go func() {
+			for {
+				xs := make([]queue.Execution, 1+rand.IntN(5))
+				for i := range xs {
+					xs[i] = queue.Execution{Method: "POST", Path: "/", Body: bytes.Repeat([]byte("x"), rand.IntN(3000))}
+					xs[i].Body = append(xs[i].Body, fmt.Sprint(len(xs[i].Body))...)
+				}
+				if err := s.Add(ctx, xs); err != nil {
+					fatal <- err
+					return
+				}
+				for _, x := range xs {
+					say(x.ID, queue.Queued, 0)
+				}
+			}
+		}()
+		go func() {
+			for {
+				xs, err := s.Claim(ctx, time.Now(), 3)
+				if err != nil {
+					fatal <- err
+					return
+				}
+				for _, x := range xs {
+					say(x.ID, queue.Claimed, 0)
+					permit := permits.Add(1)
+					for _, u := range []queue.Update{
+						{ID: x.ID, From: queue.Claimed, To: queue.Sent, Tally: queue.Tally{Sent: x.Tally.Sent + 1}},
+						{ID: x.ID, From: queue.Sent, To: queue.Done, At: time.Now(), Answer: []byte("ok"),
+							Tally: queue.Tally{Sent: x.Tally.Sent + 1}},
+					} {
+						if err := s.Update(ctx, u); err != nil {
+							fatal <- err
+							return
+						}
+						say(x.ID, u.To, permit)
+					}
+				}
+			}
+		}()
+	}
+	return <-fatal
+}
+
+// TestKill kills a process that works on a journal, again and again, and looks
+// each time whether all that it was told is there.
+func TestKill(t *testing.T) {
+	rounds := 40
+	if testing.Short() {
+		rounds = 8
+	}
+	self, err := os.Executable()
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "journal")
+	acknowledged := map[int64]queue.State{}
+	total := 0
+	for round := range rounds {
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), childEnv+"="+path)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+
+		// The child goes on while we count, so the moment is anybody's.
+		after := 1 + rand.IntN(600)
+		lines, permit := 0, int64(0)
+		in := bufio.NewScanner(out)
+		for in.Scan() {
+			var id, p int64
+			var state queue.State
+			if _, err := fmt.Sscan(in.Text(), &id, (*int)(&state), &p); err != nil {
+				if lines < after {
+					t.Fatalf("round %d: the child said %q", round, in.Text())
+				}
+				break // cut off by the kill
+			}
+			// Claimed may be told late and be Queued again meanwhile: only
+			// what goes on for good is compared.
+			if old, ok := acknowledged[id]; !ok || state > old {
+				acknowledged[id] = state
+			}
+			permit = max(permit, p)
+			if lines++; lines == after {
+				if round == 0 {
+					if _, err := Open(path, small); !errors.Is(err, ErrLocked) {
+						t.Errorf("Open while another process works on it: got %v, want %v", err, ErrLocked)
+					}
+				}
+				must(t, cmd.Process.Kill())
+			}
+		}
+		if err := cmd.Wait(); lines < after {
+			t.Fatalf("round %d: the child ended by itself: %v\n%s", round, err, stderr.String())
+		}
+		total += lines
+		checkAfterKill(t, path, acknowledged, permit)
+		if t.Failed() {
+			t.Fatalf("round %d, killed after %d lines", round, lines)
+		}
+	}
+	t.Logf("%d kills, %d acknowledgements, %d executions", rounds, total, len(acknowledged))
+}
+
+func checkAfterKill(t *testing.T, path string, acknowledged map[int64]queue.State, permit int64) {
+	t.Helper()
+	s, err := Open(path, small)
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	var counts queue.Counts
+	var last int64
+	for x, err := range s.Each(t.Context(), queue.Filter{}) {
+		must(t, err)
+		if x.ID != last+1 {
+			t.Errorf("after %d comes %d", last, x.ID)
+		}
+		last = x.ID
+		counts[x.State]++
+		if n := strings.TrimLeft(string(x.Body), "x"); strconv.Itoa(len(x.Body)-len(n)) != n {
+			t.Errorf("the body of %d is damaged", x.ID)
+		}
+		switch want, ok := acknowledged[x.ID]; {
+		case ok && want == queue.Done && x.State != queue.Done:
+			t.Errorf("%d was acknowledged as done and is %v", x.ID, x.State)
+		case ok && want == queue.Sent && x.Tally.Sent == 0:
+			t.Errorf("%d was acknowledged as sent and knows nothing of it: %+v", x.ID, x)
+		case x.State == queue.Done && string(x.Answer) != "ok":
+			t.Errorf("%d is done and has no answer", x.ID)
+		}
+		acknowledged[x.ID] = x.State // what is there must stay
+	}
+	for id := range acknowledged {
+		if id > last {
+			t.Errorf("%d was acknowledged and is gone", id)
+		}
+	}
+	got, err := s.Counts(t.Context())
+	if err != nil || got != counts {
+		t.Errorf("Counts: got %v, %v, want %v", got, err, counts)
+	}
+	v, err := s.Meta(t.Context(), MetaLimiter)
+	if n, _ := strconv.ParseInt(string(v), 10, 64); err != nil || n < permit {
+		t.Errorf("the limiter's state is %q, %v; permit %d was used", v, err, permit)
+	}
+	var result string
+	must(t, s.read.QueryRow("PRAGMA integrity_check").Scan(&result))
+	if result != "ok" {
+		t.Errorf("integrity_check: %s", result)
+	}
+}
