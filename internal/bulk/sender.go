@@ -90,6 +90,9 @@ func (s *Sender) unsent(ctx context.Context, x queue.Execution, err error, step 
 		return step, err // the dispatcher knows why, or no request can be sent at all
 	case !x.Deadline.IsZero() && limit.At.After(x.Deadline):
 		step.To = queue.Expired
+		if x.Tally.Unanswered > 0 {
+			step.To = queue.Unknown // expired is only what surely did not run
+		}
 	default:
 		// The server wants everybody to stay away for longer than anyone
 		// waits in line: parked until then.
