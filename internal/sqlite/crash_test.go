@@ -117,7 +117,7 @@ func crashChild(path string, out io.Writer) error {
 // TestKill kills a process that works on a journal, again and again, and looks
 // each time whether all that it was told is there.
 func TestKill(t *testing.T) {
-	rounds := 40
+	rounds := 30
 	if testing.Short() {
 		rounds = 8
 	}
