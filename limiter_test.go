@@ -776,3 +776,148 @@ func TestEvenFitsEveryAlgorithm(t *testing.T) {
 		})
 	}
 }
+
+// An answer to a request from before the gate says nothing about what is behind
+// it.
+func TestLateAnswerIsNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 50, 10))
+		late, _ := l.Take(t.Context(), headgate.Ask{})
+		p, _ := l.Take(t.Context(), headgate.Ask{})
+		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: time.Second})
+		c := newCrowd()
+		for i := range 3 {
+			c.take(t.Context(), l, i, headgate.Ask{}, func(p headgate.Permit) {
+				time.Sleep(500 * time.Millisecond)
+				answered(p)
+			})
+		}
+		time.Sleep(1100 * time.Millisecond)
+		answered(late) // while the probe is on its way
+		c.wg.Wait()
+		if c.went[0] != time.Second || c.went[1] != 1500*time.Millisecond {
+			t.Errorf("went after %v, want the second one when the probe is answered", c.went)
+		}
+	})
+}
+
+// A permit from before the gate that comes back unused is no token behind it.
+func TestPermitFromBeforeTheGateIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 1, 10))
+		unused, _ := l.Take(t.Context(), headgate.Ask{})
+		p, _ := l.Take(t.Context(), headgate.Ask{})
+		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: time.Second})
+		unused.Return()
+		c := newCrowd()
+		for i := range 3 {
+			c.take(t.Context(), l, i, headgate.Ask{}, answered)
+		}
+		c.wg.Wait()
+		for i := range 3 {
+			if want := time.Duration(i+1) * time.Second; c.went[i] != want {
+				t.Errorf("caller %d went after %v, want %v", i, c.went[i], want)
+			}
+		}
+	})
+}
+
+func TestUnusedPermitIsReturnedToTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, headgate.Limit{Name: "w", Max: 3, Window: 10 * time.Second})
+		var permits []headgate.Permit
+		for range 3 {
+			p, _ := l.Take(t.Context(), headgate.Ask{})
+			permits = append(permits, p)
+			time.Sleep(time.Second)
+		}
+		permits[1].Return() // after 3 s
+		c := newCrowd()
+		for i := range 3 {
+			c.take(t.Context(), l, i, headgate.Ask{}, answered)
+		}
+		c.wg.Wait()
+		// Taken at 0 and 2 s before, three seconds ago and one.
+		for i, want := range []time.Duration{0, 7025, 9025} {
+			if c.went[i] != want*time.Millisecond {
+				t.Errorf("caller %d went after %v, want %v", i, c.went[i], want*time.Millisecond)
+			}
+		}
+	})
+}
+
+func TestWaitBehindTwoGates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 10, 5))
+		refused := headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: time.Second}
+		first, _ := l.Take(t.Context(), headgate.Ask{})
+		first.Done(refused)
+		c := newCrowd()
+		var wait headgate.Wait
+		c.take(t.Context(), l, 0, headgate.Ask{}, func(p headgate.Permit) {
+			time.Sleep(300 * time.Millisecond)
+			p.Done(refused)
+		})
+		c.take(t.Context(), l, 1, headgate.Ask{}, func(p headgate.Permit) { wait = p.Wait; answered(p) })
+		c.wg.Wait()
+		// Closed for 1 s, the probe on its way for 0.3 s, closed for 1 s.
+		if want := (headgate.Wait{Limit: "api", Total: 2300 * time.Millisecond, RetryAfter: 2 * time.Second}); wait != want {
+			t.Errorf("waited %+v, want %+v", wait, want)
+		}
+	})
+}
+
+// Who leaves the line frees the token that was kept for it.
+func TestLeavingFreesWhatWasKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := limit("a", 0.1, 1)
+		b := limit("b", 0.1, 1)
+		b.Match = "/both"
+		l := exact(t, a, b)
+		c := newCrowd()
+		c.take(t.Context(), l, 0, headgate.Ask{Path: "/both"}, answered)
+		time.Sleep(5 * time.Second)
+		p, _ := l.Take(t.Context(), headgate.Ask{Path: "/both"}) // after 10 s
+		time.Sleep(9 * time.Second)
+		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: 2 * time.Second, Limit: "b"})
+		ctx, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		c.start = start
+		c.take(ctx, l, 1, headgate.Ask{Path: "/both"}, answered)      // waits for b, until 2 s
+		c.take(t.Context(), l, 2, headgate.Ask{Path: "/a"}, answered) // a has one after 1 s, kept for the other
+		time.Sleep(1500 * time.Millisecond)
+		cancel()
+		c.wg.Wait()
+		if c.went[2] != 1500*time.Millisecond {
+			t.Errorf("went after %v, want 1.5s, when the other left", c.went[2])
+		}
+	})
+}
+
+// The permit of a caller whose context ends as it is granted is not lost.
+func TestContextThatEndsWithTheGrant(t *testing.T) {
+	gaveUp := 0
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			l := exact(t, limit("api", 1, 1))
+			p, _ := l.Take(t.Context(), headgate.Ask{})
+			answered(p)
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			start := time.Now()
+			p, err := l.Take(ctx, headgate.Ask{})
+			want := 2 * time.Second
+			if err != nil {
+				gaveUp++
+				want = time.Second
+			} else {
+				answered(p)
+			}
+			l.Take(t.Context(), headgate.Ask{})
+			if got := time.Since(start); got != want {
+				t.Errorf("err %v: the next one went after %v, want %v", err, got, want)
+			}
+		})
+	}
+	t.Logf("%d of 100 gave up", gaveUp)
+}

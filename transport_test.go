@@ -589,3 +589,53 @@ func TestStatesHoldNoCredential(t *testing.T) {
 		}
 	}
 }
+
+// shortLogin has a token that runs out while its holder waits for a permit.
+type shortLogin struct {
+	login
+	asked int
+}
+
+func (l *shortLogin) Current() (string, bool) {
+	if l.asked++; l.asked == 2 { // before the permit, after the permit, …
+		return "", false
+	}
+	return "token", true
+}
+
+func TestTokenThatRunsOutInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answers: []any{answer(200, "")}}
+		tr := &headgate.Transport{Base: base, Auth: &shortLogin{}, Limiter: exact(t, limit("api", 1, 1))}
+		start := time.Now()
+		if _, err := tr.RoundTrip(post(t, "{}")); err != nil || time.Since(start) != 0 {
+			t.Errorf("got %v after %v: the first permit was not given back", err, time.Since(start))
+		}
+	})
+}
+
+// spyBody notices whether it was read to its end before it was closed.
+type spyBody struct {
+	io.Reader
+	ended, early bool
+}
+
+func (b *spyBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
+}
+func (b *spyBody) Close() error { b.early = !b.ended; return nil }
+
+// An answer that is dropped was read, or its connection could not be used again.
+func TestDroppedAnswersKeepTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := &spyBody{Reader: strings.NewReader("try later")}
+		tr := &headgate.Transport{Delivery: headgate.AtLeastOnce, Base: &script{answers: []any{
+			&http.Response{StatusCode: 500, Body: body}, answer(200, ""),
+		}}}
+		if resp, err := tr.RoundTrip(post(t, "{}")); err != nil || resp.StatusCode != 200 || body.early || !body.ended {
+			t.Errorf("got %v, %v; read to the end: %v", resp, err, body.ended)
+		}
+	})
+}

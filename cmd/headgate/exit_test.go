@@ -106,31 +106,46 @@ func TestInterruptAndGoOn(t *testing.T) {
 }
 
 // A second Ctrl-C gives up what is in flight and loses nothing that was
-// recorded.
+// recorded: at-most-once leaves it unknown, at-least-once for the next run.
 func TestInterruptTwice(t *testing.T) {
-	const rows = 20
-	srv, url := emulate(t, emulator.Config{Limits: []emulator.Limit{{Rate: 100, Burst: 20}}, Latency: 30 * time.Second})
-	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_ID", "emulator-client")
-	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_SECRET", "emulator-secret")
-	input := writeRows(t, rows)
-	args := []string{"run", "--limit", "100/s", "--burst", "20", "--delivery", "at-most-once", "--api-url", url, "--login-url", url, "--progress", "none", "--out", input + ".out", input}
-	signals := make(chan os.Signal, 2)
-	for _, after := range []time.Duration{time.Second, 1500 * time.Millisecond} {
-		timer := time.AfterFunc(after, func() { signals <- syscall.SIGINT })
-		defer timer.Stop()
-	}
-	start := time.Now()
-	code, _, stderr := command(t, nil, signals, args...)
-	if time.Since(start) > 10*time.Second {
-		t.Errorf("it took %v", time.Since(start))
-	}
-	sent := srv.Report().Executed
-	if code != 1 || sent != rows || !strings.Contains(stderr, "20 unknown") {
-		t.Errorf("exit %d with %d sent\n%s", code, sent, stderr)
-	}
-	for _, r := range readResults(t, input+".out") {
-		if r.Outcome != "unknown" || r.MaybeExecuted != 1 || r.Reason == "" {
-			t.Errorf("%+v", r)
-		}
+	for _, test := range []struct {
+		delivery string
+		code     int
+		says     string
+	}{{"at-most-once", 1, "20 unknown"}, {"at-least-once", 130, "20 open"}} {
+		t.Run(test.delivery, func(t *testing.T) {
+			const rows = 20
+			srv, url := emulate(t, emulator.Config{Limits: []emulator.Limit{{Rate: 100, Burst: 20}}, Latency: 4 * time.Second})
+			t.Setenv("GENESYSCLOUD_OAUTHCLIENT_ID", "emulator-client")
+			t.Setenv("GENESYSCLOUD_OAUTHCLIENT_SECRET", "emulator-secret")
+			input := writeRows(t, rows)
+			args := []string{"run", "--limit", "100/s", "--burst", "20", "--delivery", test.delivery, "--max-retries", "0",
+				"--api-url", url, "--login-url", url, "--progress", "none", "--out", input + ".out", input}
+			signals := make(chan os.Signal, 2)
+			for _, after := range []time.Duration{time.Second, 1500 * time.Millisecond} {
+				timer := time.AfterFunc(after, func() { signals <- syscall.SIGINT })
+				defer timer.Stop()
+			}
+			start := time.Now()
+			code, _, stderr := command(t, nil, signals, args...)
+			if took := time.Since(start); took > 3500*time.Millisecond {
+				t.Errorf("it took %v", took)
+			}
+			if sent := srv.Report().Executed; code != test.code || sent != rows || !strings.Contains(stderr, test.says) {
+				t.Errorf("exit %d with %d sent\n%s", code, sent, stderr)
+			}
+			outcome := "unknown"
+			if test.code == 130 {
+				outcome = "done"
+				if code, _, stderr := command(t, nil, nil, args...); code != 0 || !strings.Contains(stderr, "20 done rows may have been executed more than once") {
+					t.Errorf("going on: exit %d\n%s", code, stderr)
+				}
+			}
+			for _, r := range readResults(t, input+".out") {
+				if r.Outcome != outcome || r.MaybeExecuted != 1 {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
 	}
 }

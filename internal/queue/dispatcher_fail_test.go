@@ -255,6 +255,28 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
+// A "sent" that was recorded although the store said that it was not: nothing
+// left, so nothing is counted as unanswered.
+func TestSentRecordedAndLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := errors.New("connection to the store lost")
+		b := newBench(t, taking(0), queue.Execution{})
+		var once sync.Once
+		b.s.After = func(method string) (err error) {
+			if method == "Update" {
+				once.Do(func() { err = bad })
+			}
+			return err
+		}
+		if err := b.Run(t.Context(), t.Context()); !errors.Is(err, bad) {
+			t.Errorf("Run: got %v, want %v", err, bad)
+		}
+		if x := b.states(queue.Queued)[0]; x.Tally.Sent != 0 || x.Tally.Unanswered != 0 {
+			t.Errorf("handed back as %+v", x)
+		}
+	})
+}
+
 // On a full disk it stops taking, keeps trying to record what is in flight,
 // and says what is the matter.
 func TestDiskFull(t *testing.T) {

@@ -93,6 +93,21 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// Polls are not sent; should a handle stand beside "sent" all the same, then
+// what was launched is known, and followed.
+func TestRecoverFollows(t *testing.T) {
+	s := queuetest.NewMemory()
+	must(t, s.Add(t.Context(), make([]queue.Execution, 1)))
+	_, err := s.Claim(t.Context(), time.Now(), 1)
+	must(t, err)
+	must(t, s.Update(t.Context(), queue.Update{ID: 1, From: queue.Claimed, To: queue.Sent, Remote: "r"}))
+	got, err := queue.Recover(t.Context(), s, queue.AtMostOnce, time.Now())
+	must(t, err)
+	if x := each(t, s)[0]; got.Requeued != 1 || x.State != queue.Queued || x.Remote != "r" || x.Tally.Unanswered != 0 {
+		t.Errorf("Recover: %+v, and %+v", got, x)
+	}
+}
+
 func TestRecoverFails(t *testing.T) {
 	s := left(t)
 	bad := errors.New("disk on fire")

@@ -1,5 +1,7 @@
 package queue
 
+import "slices"
+
 // ways are the edges of the drawing in docs/states.md, by where they start.
 // Outcomes have none: an execution that ended never changes again.
 var ways = [Unknown + 1][]State{
@@ -22,12 +24,7 @@ func Legal(from, to State) bool {
 	if from < 0 || int(from) >= len(ways) {
 		return false
 	}
-	for _, s := range ways[from] {
-		if s == to {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(ways[from], to)
 }
 
 // LegalUpdate is [Legal] for [Store.Update], which may not claim.

@@ -25,8 +25,8 @@ func bencher(b *testing.B, opt Options) *Store {
 	return s
 }
 
-var benchBody = []byte(fmt.Sprintf(`{"flowId":"9d3f6e1a-7c1b-4f0e-9a57-0d5c7c3b1a2e","inputData":{"Flow.customer":%q}}`,
-	fmt.Sprintf("%0120d", 7)))
+var benchBody = fmt.Appendf(nil, `{"flowId":"9d3f6e1a-7c1b-4f0e-9a57-0d5c7c3b1a2e","inputData":{"Flow.customer":%q}}`,
+	fmt.Sprintf("%0120d", 7))
 
 func benchExecution() queue.Execution {
 	return queue.Execution{
