@@ -46,7 +46,7 @@ func TestDocumentedWays(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got, want []string
-	for _, m := range regexp.MustCompile("(?m)^\\| (\\w+) → (\\w+) \\|").FindAllSubmatch(doc, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| (\w+) → (\w+) \|`).FindAllSubmatch(doc, -1) {
 		got = append(got, string(m[1])+" → "+string(m[2]))
 	}
 	for from, tos := range ways {
