@@ -119,6 +119,9 @@ func (r *Run) Progress() progress.Snapshot {
 		Elapsed:  r.Meter.Elapsed(),
 	}
 	s.Rate = r.lately.of(s.Total-counts.Open(), time.Now())
+	if counts.Open() == 0 {
+		return s
+	}
 	f := r.Limiter.Forecast(r.Ask, int(s.Waiting))
 	s.Left, s.LeftKnown = f.Wait, f.Bounded
 	now := r.Limiter.Forecast(r.Ask, 1)

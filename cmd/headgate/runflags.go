@@ -1,0 +1,242 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/genesys"
+	"github.com/headgate/headgate/internal/bulk"
+	"github.com/headgate/headgate/internal/progress"
+)
+
+// runFlags is what the user says to `headgate run`.
+type runFlags struct {
+	input  string
+	format string
+	config string
+
+	flow     string
+	endpoint bulk.Endpoint
+	wait     bool
+
+	region, apiURL, loginURL string
+
+	limit rate
+	burst float64
+
+	out, journal string
+	skipBad      bool
+	dryRun       bool
+
+	concurrency   int
+	delivery      headgate.Delivery
+	maxRetries    int
+	maxWait       span
+	retryAfter    span
+	maxRetryAfter span
+	backoff       headgate.Backoff
+	backoffBase   span
+	backoffMax    span
+	jitter        headgate.Jitter
+
+	emulator      bool
+	emulatorLimit rate
+	emulatorBurst float64
+
+	progress string
+	verbose  bool
+
+	given func(flag string) bool
+}
+
+func (p *process) runCommand() *cobra.Command {
+	f := runFlags{delivery: headgate.AtLeastOnce}
+	cmd := &cobra.Command{
+		Use:   "run [flags] FILE|-",
+		Short: "Execute every row of a file, paced, retried and never lost",
+		Long: `run makes one flow execution of every row of FILE (JSON Lines, or CSV with a
+header; - reads standard input), as fast as the limit allows. Rows are written to a
+journal before anything is sent: after a crash or Ctrl-C, the same command goes on
+where it stopped.
+
+With --flow every row is the payload of that flow. Without it each row names its
+own, as flowId, and the rest of the row is the payload; with --endpoint launch the
+row is the body of POST /api/v2/flows/executions.
+
+Credentials come from the environment: GENESYSCLOUD_OAUTHCLIENT_ID,
+GENESYSCLOUD_OAUTHCLIENT_SECRET and GENESYSCLOUD_REGION (or --region).
+
+Results are written as JSON Lines in the order of the rows, to --out or to standard
+output if it is not a terminal. Exit codes: 0 all rows are done; 1 some failed,
+expired or are unknown; 2 bad flags or input, nothing was sent; 3 could not log in
+or reach the API; 130 interrupted.`,
+		Example: `  headgate run --emulator examples/executions.jsonl
+  headgate run --region eu-central-1 --flow 6b2f… --out results.jsonl rows.csv
+  headgate run --limit 300/min --delivery at-most-once rows.jsonl
+  headgate run --dry-run --limit 50/s --burst 100 rows.jsonl`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch len(args) {
+			case 0:
+				return usage("no input: name a FILE, or - for standard input\nsee: headgate run --help")
+			case 1:
+				f.input = args[0]
+				return nil
+			}
+			return usage("one FILE at a time, got %d", len(args))
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.given = func(name string) bool { return cmd.Flags().Changed(name) }
+			if f.config != "" {
+				if err := readConfig(f.config, cmd.Flags()); err != nil {
+					return usage("%w", err)
+				}
+			}
+			if err := f.check(); err != nil {
+				return err
+			}
+			return p.execute(&f)
+		},
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	fs.StringVar(&f.flow, "flow", "", "id of the flow that every row is a payload of")
+	fs.TextVar(&f.endpoint, "endpoint", bulk.Execute, "execute (architect/flows/{id}/execute) or launch (flows/executions)")
+	fs.BoolVar(&f.wait, "wait", false, "follow launches to their end")
+	fs.StringVar(&f.format, "format", "auto", "how FILE is written: auto, jsonl or csv")
+	fs.BoolVar(&f.skipBad, "skip-bad", false, "record bad rows as failed and go on")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "check the input and say how long it will take; send nothing")
+
+	fs.StringVar(&f.region, "region", "", "region of the org, by AWS name or domain (default $"+genesys.EnvRegion+")")
+	fs.StringVar(&f.apiURL, "api-url", "", "address of the API instead of the region's; goes with --login-url")
+	fs.StringVar(&f.loginURL, "login-url", "", "address of the login")
+
+	fs.Var(&f.limit, "limit", "requests that the server allows (default: the org's own, else the published 300/min)")
+	fs.Float64Var(&f.burst, "burst", 0, "burst of the server's token bucket; without it --limit may be any kind of window")
+
+	fs.StringVar(&f.out, "out", "", "file for the results; - is standard output even if it is a terminal")
+	fs.StringVar(&f.journal, "journal", "", "journal of the run (default FILE.journal)")
+
+	fs.IntVar(&f.concurrency, "concurrency", 200, "requests under way at once, the waiting ones among them")
+	fs.TextVar(&f.delivery, "delivery", headgate.AtLeastOnce, "at-least-once: send again what may have been executed; at-most-once: do not")
+	fs.IntVar(&f.maxRetries, "max-retries", 5, "retries of a row after failures that are no refusals; 429s do not count")
+	fs.Var(&f.maxWait, "max-wait", "rows that were not sent by then expire (default: never)")
+	f.retryAfter = span(5 * time.Second)
+	fs.Var(&f.retryAfter, "retry-after", "wait after a 429 without a usable Retry-After")
+	f.maxRetryAfter = span(15 * time.Minute)
+	fs.Var(&f.maxRetryAfter, "max-retry-after", "longest Retry-After that is waited out in line; rows are parked for longer ones")
+	fs.TextVar(&f.backoff, "backoff", headgate.Exponential, "how the wait between retries grows: exponential or constant")
+	f.backoffBase, f.backoffMax = span(time.Second), span(time.Minute)
+	fs.Var(&f.backoffBase, "backoff-base", "wait before the first retry")
+	fs.Var(&f.backoffMax, "backoff-max", "longest wait between retries")
+	fs.TextVar(&f.jitter, "jitter", headgate.FullJitter, "jitter of the backoff: full, equal, decorrelated or none")
+
+	fs.BoolVar(&f.emulator, "emulator", false, "run against an emulator in this process: no account, nothing real")
+	f.emulatorLimit = rate{50, time.Second, "50/s"}
+	fs.Var(&f.emulatorLimit, "emulator-limit", "rate of the emulator's token bucket")
+	fs.Float64Var(&f.emulatorBurst, "emulator-burst", 100, "burst of the emulator's token bucket")
+
+	fs.StringVar(&f.config, "config", "", "YAML file with the words of these flags (retry_after: 5)")
+	fs.StringVar(&f.progress, "progress", "auto", "progress on standard error: auto, bar, plain, json or none")
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "log every event on standard error")
+	return cmd
+}
+
+// check refuses flags that contradict each other or make no sense.
+func (f *runFlags) check() error {
+	switch {
+	case f.limit.text != "" && f.burst != 0 && !(f.burst >= 1 && f.burst <= 1e9):
+		return usage("--burst %v: takes a number of at least 1", f.burst)
+	case f.given("burst") && f.limit.text == "":
+		return usage("--burst goes with --limit")
+	case f.given("burst") && f.burst == 0:
+		return usage("--burst 0: takes a number of at least 1")
+	case !(f.emulatorBurst >= 1 && f.emulatorBurst <= 1e9):
+		return usage("--emulator-burst %v: takes a number of at least 1", f.emulatorBurst)
+	case f.wait && f.endpoint != bulk.Launch:
+		return usage("--wait goes with --endpoint launch: an execute is answered at its end")
+	case f.emulator && (f.region != "" || f.apiURL != "" || f.loginURL != ""):
+		return usage("--emulator contradicts --region, --api-url and --login-url")
+	case !f.emulator && (f.given("emulator-limit") || f.given("emulator-burst")):
+		return usage("--emulator-limit and --emulator-burst go with --emulator")
+	case f.region != "" && f.apiURL != "":
+		return usage("--region contradicts --api-url: give one of them")
+	case (f.apiURL == "") != (f.loginURL == ""):
+		return usage("--api-url and --login-url go together")
+	case f.concurrency < 1 || f.concurrency > 100_000:
+		return usage("--concurrency %d: takes a number from 1 to 100000", f.concurrency)
+	case f.maxRetries < 0:
+		return usage("--max-retries %d: takes a number of at least 0", f.maxRetries)
+	case f.given("max-wait") && f.maxWait == 0:
+		return usage("--max-wait 0: takes a time above 0; leave it out for none")
+	}
+	for _, s := range []struct {
+		name  string
+		value span
+	}{{"retry-after", f.retryAfter}, {"max-retry-after", f.maxRetryAfter}, {"backoff-base", f.backoffBase}, {"backoff-max", f.backoffMax}} {
+		if s.value == 0 {
+			return usage("--%s 0: takes a time above 0", s.name)
+		}
+	}
+	if _, err := progress.ParseMode(f.progress); err != nil {
+		return usage("--progress: %w", err)
+	}
+	if _, err := f.inputFormat(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (f *runFlags) inputFormat() (bulk.Format, error) {
+	switch f.format {
+	case "auto":
+		return bulk.Auto, nil
+	case "jsonl":
+		return bulk.JSONLines, nil
+	case "csv":
+		return bulk.CSV, nil
+	}
+	return 0, usage("--format %q: takes auto, jsonl or csv", f.format)
+}
+
+func (f *runFlags) retry() headgate.Retry {
+	retry := headgate.Retry{
+		RetryAfter: time.Duration(f.retryAfter), MaxRetryAfter: time.Duration(f.maxRetryAfter),
+		MaxRetries: f.maxRetries, Backoff: f.backoff, Jitter: f.jitter,
+		Base: time.Duration(f.backoffBase), Max: time.Duration(f.backoffMax),
+	}
+	if f.maxRetries == 0 {
+		retry.MaxRetries = -1
+	}
+	return retry
+}
+
+// tokenLimit returns the limit that the flags give; ok is false if the org is
+// to be asked for its own.
+func (f *runFlags) tokenLimit() (l headgate.Limit, ok bool) {
+	switch {
+	case f.limit.text != "" && f.burst > 0:
+		return genesys.TokenLimit(f.limit.perSecond(), f.burst), true
+	case f.limit.text != "":
+		return genesys.TokenLimit(headgate.Even(f.limit.n, f.limit.per)), true
+	case f.emulator:
+		return genesys.TokenLimit(f.emulatorLimit.perSecond(), f.emulatorBurst), true
+	}
+	return headgate.Limit{}, false
+}
+
+func (f *runFlags) intake(t *target) (bulk.Intake, error) {
+	format, err := f.inputFormat()
+	if err != nil {
+		return bulk.Intake{}, err
+	}
+	in := bulk.Intake{
+		Options: bulk.Options{Name: f.input, Format: format, Flow: f.flow, Endpoint: f.endpoint},
+		MaxWait: time.Duration(f.maxWait), SkipBad: f.skipBad,
+	}
+	if t != nil {
+		in.Target = t.name
+	}
+	return in, nil
+}
