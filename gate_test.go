@@ -340,3 +340,28 @@ func TestWaitBehindTwoGates(t *testing.T) {
 		}
 	})
 }
+
+// The gate closes while an attempt that has its permit is still on its way out,
+// in leave: it must not go before the gate opens, and leave is not called again.
+func TestGateThatClosesBeforeTheAttemptLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answers: []any{answer(429, "", "Retry-After", "2"), answer(200, "")}}
+		tr := &headgate.Transport{Base: base, Limiter: exact(t, limit("api", 10, 5))}
+		var wg sync.WaitGroup
+		var late headgate.Result
+		left := 0
+		wg.Go(func() {
+			late = tr.Attempt(post(t, "{}"), new(headgate.Tries), func() error {
+				left++
+				time.Sleep(100 * time.Millisecond) // the disk
+				return nil
+			})
+		})
+		synctest.Wait()
+		tr.Attempt(post(t, "{}"), new(headgate.Tries), nil) // refused at once
+		wg.Wait()
+		if len(base.at) != 2 || base.at[1] != 2*time.Second || left != 1 || late.Observation.Status != 200 {
+			t.Errorf("sent at %v, left %d times, %+v", base.at, left, late)
+		}
+	})
+}

@@ -333,17 +333,25 @@ func (ln *lane) closed(now bucket.Instant) (d time.Duration) {
 	return d
 }
 
-// Sent says that the attempt leaves now. It is called at most once, before
-// Done; calling it matters when some time has passed since Take.
-func (p Permit) Sent() {
+// Sent asks whether the attempt may leave now, and says so to the buckets. It may
+// not if a gate has closed since Take: then Return the permit and take another.
+// It is called right before the attempt leaves, at most once, before Done; it
+// matters when some time has passed since Take.
+func (p Permit) Sent() bool {
 	l := p.limiter
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := l.now()
+	for _, a := range p.lane.accounts {
+		if _, closed := a.bucket.Gate(now); closed {
+			return false
+		}
+	}
 	for _, a := range p.lane.accounts {
 		a.bucket.Sent(now)
 	}
 	l.dispatch(now)
-	l.mu.Unlock()
+	return true
 }
 
 // Return gives a permit back that was not used.

@@ -259,19 +259,10 @@ func (t *Transport) Attempt(req *http.Request, tries *Tries, leave func() error)
 }
 
 func (t *Transport) attempt(req *http.Request, tries *Tries, start time.Time, leave func() error) Result {
-	permit, token, err := t.permit(req, tries, start)
+	permit, token, out, err := t.clear(req, tries, start, leave)
 	if err != nil {
 		return unsent(req, err)
 	}
-	out, err := t.outgoing(req, tries, token)
-	if err == nil && leave != nil {
-		err = leave()
-	}
-	if err != nil {
-		permit.Return()
-		return unsent(req, err)
-	}
-	permit.Sent()
 	tries.Sent++
 	var left time.Time
 	if t.Observer != nil {
@@ -288,6 +279,31 @@ func (t *Transport) attempt(req *http.Request, tries *Tries, start time.Time, le
 		t.Observer(Event{Kind: Answered, Attempt: tries.Sent, Method: req.Method, Path: req.URL.Path, Wait: time.Since(left), Status: r.Observation.Status, Err: err})
 	}
 	return r
+}
+
+// clear brings an attempt to the point at which it may leave: with its token,
+// its permit, and what leave does done. If the gate closes while leave is at
+// work, it waits for another permit.
+func (t *Transport) clear(req *http.Request, tries *Tries, start time.Time, leave func() error) (permit Permit, token string, out *http.Request, err error) {
+	for {
+		if permit, token, err = t.permit(req, tries, start); err != nil {
+			return Permit{}, "", nil, err
+		}
+		if out, err = t.outgoing(req, tries, token); err == nil && leave != nil {
+			err = leave()
+			leave = nil
+		}
+		if err == nil && permit.Sent() {
+			return permit, token, out, nil
+		}
+		permit.Return()
+		if out != nil && out.Body != nil && out.Body != req.Body {
+			out.Body.Close()
+		}
+		if err != nil {
+			return Permit{}, "", nil, err
+		}
+	}
 }
 
 func (t *Transport) base() http.RoundTripper {
