@@ -1,6 +1,7 @@
 package headgate
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -38,6 +39,12 @@ func (e *LimitError) Error() string {
 
 // Unwrap returns Err.
 func (e *LimitError) Unwrap() error { return e.Err }
+
+// ErrAttemptTimeout is the cause with which to cancel the context of a request
+// ([context.WithCancelCause]) when an attempt has stayed unanswered for too long
+// but the call is still wanted: the verdict then is that of any attempt that was
+// not answered. A context that ends for another reason ends the call.
+var ErrAttemptTimeout = errors.New("the attempt was not answered in time")
 
 // UnknownError says that a request was sent and no answer came: nobody knows
 // whether it was executed. Sending it again may execute it twice.

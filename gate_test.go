@@ -106,7 +106,17 @@ func TestSlowStartWithoutAKnownRate(t *testing.T) {
 // A probe that nobody answers does not close the gate for ever.
 func TestUnansweredProbeLetsTheNextOneGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(t, headgate.LimiterConfig{Limits: []headgate.Limit{limit("api", 50, 10)}, Spread: -1})
+		opened := 0
+		l := newLimiter(t, headgate.LimiterConfig{Limits: []headgate.Limit{limit("api", 50, 10)}, Spread: -1, Observer: func(e headgate.Event) {
+			if e.Kind == headgate.GateOpened {
+				opened++
+			}
+		}})
+		defer func() {
+			if opened != 1 {
+				t.Errorf("the gate opened %d times", opened)
+			}
+		}()
 		p, _ := l.Take(t.Context(), headgate.Ask{})
 		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: time.Second})
 		c := newCrowd()

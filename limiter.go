@@ -50,8 +50,10 @@ type Limiter struct {
 	mu       sync.Mutex // guards what is below, and all that hangs on it
 	accounts map[accountKey]*account
 	lanes    map[laneKey]*lane
-	last     *lane // the lane of the latest Take, found without hashing
-	active   []*lane
+	last     *lane   // the lane of the latest Take, found without hashing
+	active   []*lane // those in which somebody waits, by their heads' order unless unsorted
+	unsorted bool
+	goes     []bucket.Instant // scratch space of choose
 	arrivals uint64
 	timer    *time.Timer // nil until somebody waited
 	wakeAt   bucket.Instant
@@ -66,7 +68,7 @@ type account struct {
 	bucket bucket.Bucket
 	// waiting counts the waiters that draw on it, by priority.
 	waiting [priorities]int
-	lanes   int // how many lanes draw on it
+	lanes   int // how many lanes draw on it; with none, it goes when idle
 }
 
 // The limit that stands for those of the server that nobody configured: it has
@@ -87,6 +89,8 @@ type lane struct {
 	accounts []*account
 	token    *account // whose gate an answer closes that names no limit
 	line     line
+	waiting  [priorities]int // how many are in line, by priority
+	out      int             // permits that are not brought to an end
 }
 
 type laneKey struct {
@@ -270,26 +274,28 @@ func (l *Limiter) account(i int, key laneKey) *account {
 	return a
 }
 
-// sweep drops the lanes and buckets that new ones would be equal to, when there
-// have come to be many: tokens and paths come and go.
+// sweep drops the lanes that nobody uses, and the buckets that new ones would be
+// equal to, when there have come to be many: tokens and paths come and go.
 func (l *Limiter) sweep() {
 	if len(l.lanes) < l.sweepAt {
 		return
 	}
-	now := l.now()
 	for key, ln := range l.lanes {
-		if ln.line.Len() > 0 || slices.ContainsFunc(ln.accounts, func(a *account) bool { return !a.bucket.Idle(now) }) {
-			continue
-		}
-		delete(l.lanes, key)
-		for _, a := range ln.accounts {
-			if a.lanes--; a.lanes == 0 {
-				delete(l.accounts, a.key)
+		if ln.line.Len() == 0 && ln.out == 0 {
+			delete(l.lanes, key)
+			for _, a := range ln.accounts {
+				a.lanes--
 			}
 		}
 	}
+	now := l.now()
+	for key, a := range l.accounts {
+		if a.lanes == 0 && a.bucket.Idle(now) {
+			delete(l.accounts, key)
+		}
+	}
 	l.last = nil
-	l.sweepAt = max(1024, 2*len(l.lanes))
+	l.sweepAt = max(1024, 2*max(len(l.lanes), len(l.accounts)/2))
 }
 
 // ready returns when the head of the lane can go with ahead more before it, and
@@ -304,22 +310,61 @@ func (ln *lane) ready(now bucket.Instant, ahead int) (at bucket.Instant, by *acc
 	return at, by
 }
 
-// turn estimates when an attempt of priority p that joins the line now will go.
+// turn estimates when an attempt of priority p that joins the line now will go:
+// not later than that, for all who stand before it in any lane count, also
+// those that other buckets hold up.
 func (ln *lane) turn(now bucket.Instant, p int) (at bucket.Instant, by *account) {
 	at, by = now, ln.accounts[0]
 	for _, a := range ln.accounts {
-		ahead := 0
-		for _, n := range a.waiting[:p+1] {
-			ahead += n
-		}
-		if t := a.bucket.Ready(now, ahead+1); t > at {
+		if t := a.bucket.Ready(now, upTo(a.waiting, p)+1); t > at {
 			at, by = t, a
 		}
 	}
 	return at, by
 }
 
+// exactTurn is turn, less those in other lanes who can't go before it.
+func (l *Limiter) exactTurn(ln *lane, now bucket.Instant, p int) (at bucket.Instant, by *account) {
+	type rival struct {
+		ready bucket.Instant
+		count int
+	}
+	at, by = now, ln.accounts[0]
+	for _, a := range ln.accounts {
+		var rivals []rival
+		for _, other := range l.active {
+			if n := upTo(other.waiting, p); other != ln && n > 0 && slices.Contains(other.accounts, a) {
+				ready, _ := other.ready(now, 0)
+				rivals = append(rivals, rival{ready, n})
+			}
+		}
+		slices.SortFunc(rivals, func(x, y rival) int { return cmp.Compare(x.ready, y.ready) })
+		ahead := upTo(ln.waiting, p)
+		t := a.bucket.Ready(now, ahead+1)
+		for _, r := range rivals {
+			if r.ready > t {
+				break
+			}
+			ahead += r.count
+			t = a.bucket.Ready(now, ahead+1)
+		}
+		if t > at {
+			at, by = t, a
+		}
+	}
+	return at, by
+}
+
+// upTo returns how many have priority p or go before it.
+func upTo(waiting [priorities]int, p int) (n int) {
+	for _, w := range waiting[:p+1] {
+		n += w
+	}
+	return n
+}
+
 func (ln *lane) take(now bucket.Instant, hold bool) {
+	ln.out++
 	for _, a := range ln.accounts {
 		a.bucket.Take(now, hold)
 	}
@@ -333,11 +378,10 @@ func (ln *lane) closed(now bucket.Instant) (d time.Duration) {
 	return d
 }
 
-// Sent asks whether the attempt may leave now, and says so to the buckets. It may
-// not if a gate has closed since Take: then Return the permit and take another.
-// It is called right before the attempt leaves, at most once, before Done; it
-// matters when some time has passed since Take.
-func (p Permit) Sent() bool {
+// MayLeave reports whether no gate has closed since Take. If one has, Return the
+// permit and take another. Ask right before the attempt leaves, if some time has
+// passed since Take.
+func (p Permit) MayLeave() bool {
 	l := p.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -347,11 +391,22 @@ func (p Permit) Sent() bool {
 			return false
 		}
 	}
-	for _, a := range p.lane.accounts {
-		a.bucket.Sent(now)
-	}
-	l.dispatch(now)
 	return true
+}
+
+// left says that the attempt, whose permit was taken with hold, goes on the wire.
+func (p Permit) left() {
+	l := p.limiter
+	l.mu.Lock()
+	now := l.now()
+	changed := false
+	for _, a := range p.lane.accounts {
+		changed = a.bucket.Left(p.taken, now) || changed
+	}
+	if changed {
+		l.dispatch(now)
+	}
+	l.mu.Unlock()
 }
 
 // Return gives a permit back that was not used.
@@ -359,6 +414,7 @@ func (p Permit) Return() {
 	l := p.limiter
 	l.mu.Lock()
 	now := l.now()
+	p.lane.out--
 	for _, a := range p.lane.accounts {
 		a.bucket.Return(p.taken, now)
 	}
@@ -373,6 +429,10 @@ func (p Permit) Done(o Observation) {
 	var event Event
 	l.mu.Lock()
 	now := l.now()
+	p.lane.out--
+	for _, a := range p.lane.accounts {
+		a.bucket.Left(p.taken, now) // at the latest
+	}
 	switch {
 	case o.Refused:
 		event = l.refused(p, o, now)

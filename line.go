@@ -79,6 +79,9 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 		w.latest = min(w.latest, ask.Until.Sub(l.epoch))
 	}
 	at, by := ln.turn(now, w.priority)
+	if w.late(at, by, now) && len(l.active) > 0 {
+		at, by = l.exactTurn(ln, now, w.priority)
+	}
 	w.by = by
 	if err := ctx.Err(); err != nil || w.late(at, by, now) {
 		return nil, l.limitError(at, by, now, err)
@@ -174,6 +177,8 @@ func (l *Limiter) join(w *waiter) {
 		l.active = append(l.active, w.lane)
 	}
 	heap.Push(&w.lane.line, w)
+	l.unsorted = l.unsorted || w.index == 0
+	w.lane.waiting[w.priority]++
 	for _, a := range w.lane.accounts {
 		a.waiting[w.priority]++
 	}
@@ -183,7 +188,9 @@ func (l *Limiter) quit(w *waiter) {
 	if w.expiry != nil {
 		w.expiry.Stop()
 	}
+	l.unsorted = l.unsorted || w.index == 0
 	heap.Remove(&w.lane.line, w.index)
+	w.lane.waiting[w.priority]--
 	for _, a := range w.lane.accounts {
 		a.waiting[w.priority]--
 	}
@@ -229,13 +236,17 @@ func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant)
 		}
 		return nil, at
 	}
-	slices.SortFunc(l.active, func(a, b *lane) int {
-		if a.line[0].before(b.line[0]) {
-			return -1
-		}
-		return 1
-	})
+	if l.unsorted {
+		slices.SortFunc(l.active, func(a, b *lane) int {
+			if a.line[0].before(b.line[0]) {
+				return -1
+			}
+			return 1
+		})
+		l.unsorted = false
+	}
 	next = bucket.Never
+	l.goes = l.goes[:0]
 	for i, ln := range l.active {
 		at, _ := ln.ready(now, 0)
 		if at <= now {
@@ -243,25 +254,25 @@ func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant)
 				return ln, now
 			}
 		}
+		l.goes = append(l.goes, at)
 		next = min(next, at)
 	}
 	return nil, next
 }
 
 // yield returns when the head of ln, which is ready, can go without making any
-// of the earlier ones late: now, if what it takes is there again by the time
-// that they are ready.
+// of the earlier ones late, which go at l.goes: now, if what it takes is there
+// again by then.
 func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) bucket.Instant {
 	for _, a := range ln.accounts {
 		ahead := 0
-		for _, e := range earlier {
+		for i, e := range earlier {
 			if !slices.Contains(e.accounts, a) {
 				continue
 			}
 			ahead++
-			at, _ := e.ready(now, 0)
-			if again := a.bucket.Ready(now, ahead+1); again > at {
-				return max(at, now+1)
+			if again := a.bucket.Ready(now, ahead+1); again > l.goes[i] {
+				return l.goes[i]
 			}
 		}
 	}

@@ -149,7 +149,7 @@ func (r *Retry) missing(refusals int) time.Duration {
 	if f.Jitter == NoJitter {
 		return d
 	}
-	return d + upTo(d/4)
+	return d + uniform(d/4)
 }
 
 // grown returns d after n doublings, at most Max (but no less than d).
@@ -173,17 +173,17 @@ func (r *Retry) backoff(n int, last time.Duration) time.Duration {
 	d := f.grown(f.Base, n)
 	switch f.Jitter {
 	case FullJitter:
-		return upTo(d)
+		return uniform(d)
 	case EqualJitter:
-		return d/2 + upTo(d-d/2)
+		return d/2 + uniform(d-d/2)
 	case DecorrelatedJitter:
-		return min(f.Max, f.Base+upTo(max(0, 3*max(last, f.Base)-f.Base)))
+		return min(f.Max, f.Base+uniform(max(0, 3*max(last, f.Base)-f.Base)))
 	}
 	return d
 }
 
-// upTo returns a uniform duration from 0 to d.
-func upTo(d time.Duration) time.Duration {
+// uniform returns a uniform duration from 0 to d.
+func uniform(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
 	}
@@ -202,7 +202,7 @@ type Tries struct {
 	// usable answer came. If it is above 0 and the call succeeded, it may
 	// have been executed more than once.
 	Unanswered int
-	// Unauthorized counts 401 answers.
+	// Unauthorized counts the 401 answers in a row.
 	Unauthorized int
 	// LastBackoff is the latest wait that Retry chose.
 	LastBackoff time.Duration
@@ -273,6 +273,9 @@ type sentence struct {
 // verdict decides what to do after an attempt and counts it in t.
 func (r *Retry) verdict(s sentence, t *Tries) Verdict {
 	mayHaveRun := false
+	if s.Status != 0 && s.Status != http.StatusUnauthorized {
+		t.Unauthorized = 0
+	}
 	switch {
 	case s.Refused:
 		t.Refused++

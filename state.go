@@ -26,6 +26,8 @@ type State struct {
 	// Gate is until when the server wants everybody to stay away; zero if
 	// it does not.
 	Gate time.Time `json:"gate,omitzero"`
+	// Probing: the server refused, and has accepted nothing since.
+	Probing bool `json:"probing,omitempty"`
 }
 
 // Snapshot returns the state of all buckets that are not as good as new.
@@ -41,7 +43,7 @@ func (l *Limiter) Snapshot() []State {
 		}
 		s := State{
 			Limit: a.name, Org: key.org, Client: key.client, Token: key.token, Path: key.path,
-			At: wall.UTC().Round(0), Spent: a.bucket.Spent(now),
+			At: wall.UTC().Round(0), Spent: a.bucket.Spent(now), Probing: a.bucket.Probing(),
 		}
 		if a.limit != implicit {
 			s.Match = l.limits[a.limit].Match
@@ -60,22 +62,38 @@ func (l *Limiter) Snapshot() []State {
 
 // Restore takes over what an earlier limiter knew, and must come before the
 // first Take. Buckets refill for the time that has passed since; a clock that
-// went backwards refills nothing. States of limits that l does not have are
-// left out.
+// went backwards refills nothing. Of a limit that l does not have, the gate
+// holds for the token, if the state has one.
 func (l *Limiter) Restore(states []State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	for _, s := range states {
+		key := laneKey{org: s.Org, client: s.Client, token: s.Token, path: s.Path}
 		limit := slices.IndexFunc(l.limits, func(have Limit) bool { return have.Name == s.Limit && have.Match == s.Match })
-		if limit < 0 && s.Limit != implicitName {
+		if limit >= 0 {
+			b := &l.account(limit, key).bucket
+			b.Restore(now, s.Spent, max(0, time.Since(s.At)))
+			restoreGate(b, s, now)
 			continue
 		}
-		a := l.account(limit, laneKey{org: s.Org, client: s.Client, token: s.Token, path: s.Path})
-		age := max(0, time.Since(s.At))
-		a.bucket.Restore(now, s.Spent, age)
-		if left := time.Until(s.Gate); left > 0 {
-			a.bucket.Refused(now, now, now+bucket.Instant(left))
+		if s.Token == "" && s.Limit != implicitName {
+			continue
 		}
+		restoreGate(&l.account(implicit, key).bucket, s, now)
+		for i, have := range l.limits {
+			if have.Per == PerToken {
+				restoreGate(&l.account(i, key).bucket, s, now)
+			}
+		}
+	}
+}
+
+// restoreGate closes the gate as it was, or lets a probe go first.
+func restoreGate(b *bucket.Bucket, s State, now bucket.Instant) {
+	if left := time.Until(s.Gate); left > 0 {
+		b.Refused(now, now, now+left)
+	} else if s.Probing {
+		b.Probe()
 	}
 }

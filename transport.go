@@ -8,8 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"time"
@@ -180,8 +183,16 @@ func (t *Transport) maxRetryAfter() time.Duration { return t.Retry.filled().MaxR
 // gaveUp returns the last result as RoundTrip does.
 func (t *Transport) gaveUp(req *http.Request, r Result, tries *Tries) (*http.Response, Tries, error) {
 	t.Observer.emit(Event{Kind: GaveUp, Attempt: tries.Sent, Method: req.Method, Path: req.URL.Path, Status: r.Observation.Status, Err: r.Err})
-	if r.Err != nil && tries.Unanswered > 0 {
-		return nil, *tries, &UnknownError{Unanswered: tries.Unanswered, Err: r.Err}
+	if tries.Unanswered > 0 {
+		switch {
+		case r.Err != nil:
+			return nil, *tries, &UnknownError{Unanswered: tries.Unanswered, Err: r.Err}
+		case r.Observation.Refused:
+			// The last attempt was surely not executed; another may
+			// have been.
+			r.drop()
+			return nil, *tries, &UnknownError{Unanswered: tries.Unanswered, Err: fmt.Errorf("an attempt was not answered, and the last one was refused with status %d", r.Observation.Status)}
+		}
 	}
 	return r.Response, *tries, r.Err
 }
@@ -255,6 +266,9 @@ func (r *Result) drop() {
 // Retry.MaxWait counts from this call. The waits between attempts are the
 // caller's: for a refusal, ask again at once; the gate makes it wait.
 func (t *Transport) Attempt(req *http.Request, tries *Tries, leave func() error) Result {
+	if tries.Sent > 0 && req.GetBody != nil && req.Body != nil {
+		req.Body.Close() // GetBody's is sent
+	}
 	return t.attempt(req, tries, time.Now(), leave)
 }
 
@@ -269,8 +283,11 @@ func (t *Transport) attempt(req *http.Request, tries *Tries, start time.Time, le
 		left = time.Now()
 		t.Observer(Event{Kind: Sent, Attempt: tries.Sent, Method: req.Method, Path: req.URL.Path})
 	}
-	resp, err := t.base().RoundTrip(out)
-	r := t.judge(req, resp, err, tries)
+	w := wires.Get().(*wire)
+	w.permit = permit
+	resp, err := t.base().RoundTrip(out.WithContext(httptrace.WithClientTrace(out.Context(), &w.trace)))
+	r := t.judge(req, resp, err, w.neverConnected(), tries)
+	w.release()
 	permit.Done(r.Observation)
 	if r.Observation.Status == http.StatusUnauthorized && t.Auth != nil {
 		t.Auth.Reject(token)
@@ -293,7 +310,7 @@ func (t *Transport) clear(req *http.Request, tries *Tries, start time.Time, leav
 			err = leave()
 			leave = nil
 		}
-		if err == nil && permit.Sent() {
+		if err == nil && permit.MayLeave() {
 			return permit, token, out, nil
 		}
 		permit.Return()
@@ -422,7 +439,8 @@ func rewindable(req *http.Request) bool {
 // has to change.
 func (t *Transport) outgoing(req *http.Request, tries *Tries, token string) (*http.Request, error) {
 	again := tries.Sent > 0 && req.GetBody != nil
-	if t.Auth == nil && !again {
+	replayed := replayable(req)
+	if t.Auth == nil && !again && !replayed {
 		return req, nil
 	}
 	out := new(http.Request)
@@ -434,6 +452,12 @@ func (t *Transport) outgoing(req *http.Request, tries *Tries, token string) (*ht
 		}
 		out.Body = body
 	}
+	if replayed {
+		if rewindable(out) && (out.Body == nil || out.Body == http.NoBody) {
+			out.Body = emptyBody{}
+		}
+		out.GetBody = nil
+	}
 	if t.Auth != nil {
 		out.Header = req.Header.Clone()
 		if out.Header == nil {
@@ -444,15 +468,33 @@ func (t *Transport) outgoing(req *http.Request, tries *Tries, token string) (*ht
 	return out, nil
 }
 
+// replayable reports whether net/http would send the request again by itself
+// after a connection broke: it must not, for every attempt pays.
+func replayable(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return len(req.Header["Idempotency-Key"]) > 0 || len(req.Header["X-Idempotency-Key"]) > 0
+}
+
+// emptyBody is a body of which net/http does not know that it is empty before
+// it has read it. It is not sent.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyBody) Close() error             { return nil }
+
 // judge reads the answer once: what it says of the limits, and what to do.
-func (t *Transport) judge(req *http.Request, resp *http.Response, err error, tries *Tries) Result {
+func (t *Transport) judge(req *http.Request, resp *http.Response, err error, neverConnected bool, tries *Tries) Result {
 	s := sentence{err: err, canLogIn: t.Auth != nil, delivery: t.Delivery, idempotent: idempotent(req.Method)}
 	if d := callOf(req.Context()).Delivery; d != nil {
 		s.delivery = *d
 	}
 	if err != nil {
 		s.notSent, s.final = notSent(err)
-		s.final = s.final || req.Context().Err() != nil
+		s.notSent = s.notSent || neverConnected
+		s.final = s.final || gone(req.Context())
 	} else {
 		s.Observation = t.read(resp)
 		s.Status = resp.StatusCode
@@ -465,6 +507,11 @@ func (t *Transport) judge(req *http.Request, resp *http.Response, err error, tri
 		Peek(resp) // it may be handed back after other attempts
 	}
 	return r
+}
+
+// gone reports whether nobody waits for an answer any more.
+func gone(ctx context.Context) bool {
+	return ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrAttemptTimeout)
 }
 
 func (t *Transport) read(resp *http.Response) Observation {

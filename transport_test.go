@@ -639,3 +639,54 @@ func TestDroppedAnswersKeepTheConnection(t *testing.T) {
 		}
 	})
 }
+
+// An attempt may have been executed, and the last one was refused: handing the
+// refusal back would say that nothing was.
+func TestRefusalAfterAnUnansweredAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answers: []any{reset, answer(429, "", "Retry-After", "60")}}
+		tr := &headgate.Transport{Base: base, Limiter: exact(t), Delivery: headgate.AtLeastOnce, Retry: headgate.Retry{MaxWait: 10 * time.Second}}
+		resp, err := tr.RoundTrip(post(t, "{}"))
+		var unknown *headgate.UnknownError
+		if resp != nil || !errors.As(err, &unknown) || unknown.Unanswered != 1 {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+}
+
+// Two tokens that were revoked in the life of one call are no reason to fail.
+func TestUnauthorizedTwiceButNotInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answers: []any{answer(401, ""), answer(429, "", "Retry-After", "1"), answer(401, ""), answer(200, "")}}
+		tr := &headgate.Transport{Base: base, Auth: &login{}, Limiter: exact(t)}
+		if resp, err := tr.RoundTrip(post(t, "{}")); err != nil || resp.StatusCode != 200 {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+}
+
+// Bodies are closed on every path.
+func TestBodiesAreClosed(t *testing.T) {
+	var open []*closeCounter
+	body := func() io.ReadCloser {
+		b := &closeCounter{Reader: strings.NewReader("{}")}
+		open = append(open, b)
+		return b
+	}
+	tr := &headgate.Transport{Base: &script{answers: []any{answer(500, "")}}}
+	for _, leave := range []func() error{nil, func() error { return io.ErrShortWrite }} {
+		for sent := range 2 {
+			req := post(t, "")
+			req.Body = body()
+			req.GetBody = func() (io.ReadCloser, error) { return body(), nil }
+			if r := tr.Attempt(req, &headgate.Tries{Sent: sent}, leave); r.Response != nil {
+				r.Response.Body.Close()
+			}
+		}
+	}
+	for i, b := range open {
+		if b.closed == 0 {
+			t.Errorf("body %d of %d is open", i+1, len(open))
+		}
+	}
+}

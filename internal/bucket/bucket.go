@@ -69,12 +69,10 @@ type Bucket struct {
 	// on; at may lie in the future.
 	level float64
 	at    Instant
-	held  bool // at waits for Sent
+	held  bool // at waits for Left
 
-	// For a window: when each of the last Max requests went, as a ring
-	// that starts at head once it is full.
-	log  []Instant
-	head int
+	// For a window: when each of the last Max requests went.
+	log ring
 
 	// The gate is closed from gateFrom until gate.
 	gateFrom, gate Instant
@@ -84,7 +82,8 @@ type Bucket struct {
 	slowStart int
 	inFlight  int
 	lastProbe Instant
-	refusals  int // refusals in a row, one counted for each gate
+	probing   bool // since the gate closed, nothing was accepted
+	refusals  int  // refusals in a row, one counted for each gate
 }
 
 // New returns a full bucket.
@@ -106,8 +105,8 @@ func (b *Bucket) Spent(now Instant) float64 {
 	switch {
 	case b.rule.Max > 0:
 		n := 0
-		for _, t := range b.log {
-			if t+b.rule.Window > now {
+		for i := range b.log.n {
+			if b.log.at(i)+b.rule.Window > now {
 				n++
 			}
 		}
@@ -169,10 +168,10 @@ func later(t Instant, seconds float64) Instant {
 func (b *Bucket) windowReady(now Instant, n int) Instant {
 	whole, rest := (n-1)/b.rule.Max, (n-1)%b.rule.Max
 	width := b.rule.Window + WireJitter
-	free := b.rule.Max - len(b.log)
+	free := b.rule.Max - b.log.n
 	first := now
 	if rest >= free {
-		first = max(now, b.log[(b.head+rest-free)%len(b.log)]+width)
+		first = max(now, b.log.at(rest-free)+width)
 	}
 	if Instant(whole) > (Never-first)/width {
 		return Never
@@ -183,13 +182,14 @@ func (b *Bucket) windowReady(now Instant, n int) Instant {
 // Take spends one token at now. The caller has asked Ready; a token that is
 // not there is owed.
 //
-// With hold, a full bucket does not begin to refill before Sent is called (or
+// With hold, a full bucket does not begin to refill before Left is called (or
 // a second has passed): at the server it is full until the first request
 // arrives, and what is credited before that would be spent twice.
 func (b *Bucket) Take(now Instant, hold bool) {
 	switch {
 	case b.rule.Max > 0:
-		b.record(now)
+		b.at = now
+		b.log.push(now, b.rule.Max)
 	case b.rule.Rate > 0:
 		was := b.levelAt(now)
 		b.level = was - 1
@@ -209,29 +209,29 @@ func (b *Bucket) Take(now Instant, hold bool) {
 	}
 }
 
-func (b *Bucket) record(now Instant) {
-	b.at = now
-	if len(b.log) < b.rule.Max {
-		b.log = append(b.log, now)
-		return
+// Left says that the request whose token was taken at taken, with hold, goes on
+// the wire now. It reports whether that changes when others are ready.
+func (b *Bucket) Left(taken, now Instant) (changed bool) {
+	if b.rule.Max > 0 {
+		if now-taken < time.Millisecond || !b.log.remove(taken) {
+			return false
+		}
+		b.log.push(now, b.rule.Max) // it counts from when it arrives
+		return true
 	}
-	b.log[b.head] = now
-	b.head = (b.head + 1) % len(b.log)
-}
-
-// Sent says that a request whose token was taken with hold leaves now.
-func (b *Bucket) Sent(now Instant) {
-	if b.held && now < b.at {
+	changed = b.held && now < b.at
+	if changed {
 		b.at = now
 	}
 	b.held = false
+	return changed
 }
 
 // Return gives a token back that was taken at taken and never used.
 func (b *Bucket) Return(taken, now Instant) {
 	switch {
 	case b.rule.Max > 0:
-		b.unrecord(taken)
+		b.log.remove(taken)
 	case b.rule.Rate > 0 && taken >= b.gate:
 		// A token from before a gate is gone: the gate has said what
 		// the level is.
@@ -239,25 +239,6 @@ func (b *Bucket) Return(taken, now Instant) {
 		b.at = max(b.at, now)
 	}
 	b.leave(taken)
-}
-
-// unrecord takes the newest entry out that is not after taken, so that the
-// ring stays in order of time.
-func (b *Bucket) unrecord(taken Instant) {
-	n := len(b.log)
-	for i := n - 1; i >= 0; i-- {
-		if b.log[(b.head+i)%n] != taken {
-			continue
-		}
-		ordered := make([]Instant, 0, n)
-		for j := range n {
-			if j != i {
-				ordered = append(ordered, b.log[(b.head+j)%n])
-			}
-		}
-		b.log, b.head = ordered, 0
-		return
-	}
 }
 
 // leave notes that a request taken at taken is no longer on its way, and
@@ -281,7 +262,8 @@ func (b *Bucket) Accepted(taken Instant) (opened bool) {
 		return false
 	}
 	b.refusals = 0
-	opened = b.slowStart == 1
+	opened = b.probing
+	b.probing = false
 	b.slowStart++
 	if !b.rule.Unlimited() || b.slowStart > slowStartEnd {
 		b.slowStart, b.inFlight = 0, 0 // the pace governs from here on
@@ -323,10 +305,14 @@ func (b *Bucket) Refused(taken, now, until Instant) (closed bool) {
 		b.gateFrom = now
 	}
 	b.gate = until
-	b.slowStart, b.inFlight = 1, 0
 	b.empty(until)
+	b.Probe()
 	return true
 }
+
+// Probe lets one request go, when the gate is open, and the others once that one
+// is answered.
+func (b *Bucket) Probe() { b.slowStart, b.inFlight, b.probing = 1, 0, true }
 
 // empty makes the bucket hold one token at t, or less if it would have less, and
 // refill from then on.
@@ -336,9 +322,9 @@ func (b *Bucket) empty(t Instant) {
 		// As if Max requests had been spread over the window before t.
 		width := b.rule.Window + WireJitter
 		step := width / Instant(b.rule.Max)
-		b.log, b.head = b.log[:0], 0
+		b.log.n = 0
 		for i := range b.rule.Max {
-			b.log = append(b.log, t-width+Instant(i)*step)
+			b.log.push(t-width+Instant(i)*step, b.rule.Max)
 		}
 	case b.rule.Rate > 0:
 		b.level, b.at, b.held = min(1, b.levelAt(t)), t, false
@@ -351,7 +337,7 @@ func (b *Bucket) Restore(now Instant, spent float64, age time.Duration) {
 	case b.rule.Max > 0:
 		// When they went is not known: at the latest, age before now.
 		for range int(min(max(0, spent), float64(b.rule.Max))) {
-			b.record(now - age)
+			b.log.push(now-age, b.rule.Max)
 		}
 	case b.rule.Rate > 0:
 		b.level = min(b.full, b.full-spent+b.rule.Rate*age.Seconds())
@@ -364,8 +350,8 @@ func (b *Bucket) Gate(now Instant) (until Instant, closed bool) {
 	return b.gate, now < b.gate
 }
 
-// Probing reports whether the gate has opened and the probe is not answered.
-func (b *Bucket) Probing(now Instant) bool { return b.slowStart == 1 && now >= b.gate }
+// Probing reports whether nothing was accepted since the gate closed last.
+func (b *Bucket) Probing() bool { return b.probing }
 
 // Closed returns for how long the gate was closed altogether until now.
 func (b *Bucket) Closed(now Instant) time.Duration {
@@ -378,7 +364,7 @@ func (b *Bucket) Idle(now Instant) bool {
 		return false
 	}
 	if b.rule.Max > 0 {
-		return len(b.log) == 0 || b.log[(b.head+len(b.log)-1)%len(b.log)]+b.rule.Window+WireJitter <= now
+		return b.log.n == 0 || b.log.at(b.log.n-1)+b.rule.Window+WireJitter <= now
 	}
 	return b.rule.Unlimited() || b.levelAt(now) >= b.full
 }
