@@ -316,7 +316,7 @@ func (ln *lane) ready(now bucket.Instant, ahead int) (at bucket.Instant, by *acc
 func (ln *lane) turn(now bucket.Instant, p int) (at bucket.Instant, by *account) {
 	at, by = now, ln.accounts[0]
 	for _, a := range ln.accounts {
-		if t := a.bucket.Ready(now, upTo(a.waiting, p)+1); t > at {
+		if t := a.bucket.Turn(now, upTo(a.waiting, p)+1); t > at {
 			at, by = t, a
 		}
 	}
@@ -340,13 +340,13 @@ func (l *Limiter) exactTurn(ln *lane, now bucket.Instant, p int) (at bucket.Inst
 		}
 		slices.SortFunc(rivals, func(x, y rival) int { return cmp.Compare(x.ready, y.ready) })
 		ahead := upTo(ln.waiting, p)
-		t := a.bucket.Ready(now, ahead+1)
+		t := a.bucket.Turn(now, ahead+1)
 		for _, r := range rivals {
 			if r.ready > t {
 				break
 			}
 			ahead += r.count
-			t = a.bucket.Ready(now, ahead+1)
+			t = a.bucket.Turn(now, ahead+1)
 		}
 		if t > at {
 			at, by = t, a

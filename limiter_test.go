@@ -302,3 +302,23 @@ func TestContextThatEndsWithTheGrant(t *testing.T) {
 	}
 	t.Logf("%d of 100 gave up", gaveUp)
 }
+
+// While the first request is on its way out, an estimate counts on its leaving:
+// who can go in time is not refused.
+func TestEstimateWhileARequestLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := &script{answers: []any{answer(200, "")}}
+		tr := &headgate.Transport{Base: base, Limiter: exact(t, limit("api", 1, 1))}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			tr.Attempt(post(t, "{}"), new(headgate.Tries), func() error { time.Sleep(10 * time.Millisecond); return nil })
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		if _, err := tr.RoundTrip(post(t, "{}").WithContext(ctx)); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	})
+}

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
 	"sync"
 	"time"
@@ -283,9 +282,8 @@ func (t *Transport) attempt(req *http.Request, tries *Tries, start time.Time, le
 		left = time.Now()
 		t.Observer(Event{Kind: Sent, Attempt: tries.Sent, Method: req.Method, Path: req.URL.Path})
 	}
-	w := wires.Get().(*wire)
-	w.permit = permit
-	resp, err := t.base().RoundTrip(out.WithContext(httptrace.WithClientTrace(out.Context(), &w.trace)))
+	w, ctx := watch(out.Context(), permit)
+	resp, err := t.base().RoundTrip(out.WithContext(ctx))
 	r := t.judge(req, resp, err, w.neverConnected(), tries)
 	w.release()
 	permit.Done(r.Observation)

@@ -1,6 +1,7 @@
 package headgate
 
 import (
+	"context"
 	"net/http/httptrace"
 	"sync"
 )
@@ -10,14 +11,19 @@ import (
 type wire struct {
 	trace  httptrace.ClientTrace
 	permit Permit
+	// chained: the trace calls the caller's as well, and serves once.
+	chained bool
 
 	mu        sync.Mutex
 	asked     bool // for a connection
 	connected bool // there is one: from here on, something may be sent
 }
 
-// wires are used again: the hooks are called within RoundTrip alone.
-var wires = sync.Pool{New: func() any {
+// wires are used again: the hooks are called within RoundTrip alone. The trace
+// itself is read after that too, so it is never changed.
+var wires = sync.Pool{New: func() any { return newWire() }}
+
+func newWire() *wire {
 	w := new(wire)
 	w.trace.GetConn = func(string) {
 		w.mu.Lock()
@@ -32,7 +38,21 @@ var wires = sync.Pool{New: func() any {
 		w.permit.left()
 	}
 	return w
-}}
+}
+
+// watch returns a wire for an attempt with permit, and the context to make it
+// with.
+func watch(ctx context.Context, permit Permit) (*wire, context.Context) {
+	var w *wire
+	if httptrace.ContextClientTrace(ctx) == nil {
+		w = wires.Get().(*wire)
+	} else {
+		w = newWire()
+		w.chained = true // WithClientTrace adds the caller's hooks to ours
+	}
+	w.permit = permit
+	return w, httptrace.WithClientTrace(ctx, &w.trace)
+}
 
 // neverConnected reports whether surely nothing was sent.
 func (w *wire) neverConnected() bool {
@@ -43,6 +63,9 @@ func (w *wire) neverConnected() bool {
 
 // release gives w back.
 func (w *wire) release() {
+	if w.chained {
+		return
+	}
 	w.permit, w.asked, w.connected = Permit{}, false, false
 	wires.Put(w)
 }

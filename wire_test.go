@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -230,5 +231,29 @@ func TestCountsFromTheConnection(t *testing.T) {
 			srv.Close()
 			base.CloseIdleConnections()
 		})
+	}
+}
+
+// The caller's own trace is called, for its own requests alone.
+func TestCallersTrace(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	tr := &headgate.Transport{}
+	calls := 0
+	for i := range 10 {
+		ctx := t.Context()
+		if i%2 == 0 {
+			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { calls++ }})
+		}
+		req := post(t, "{}").WithContext(ctx)
+		req.URL.Host = strings.TrimPrefix(srv.URL, "http://")
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	if calls != 5 {
+		t.Errorf("the trace of 5 requests was called %d times", calls)
 	}
 }

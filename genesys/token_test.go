@@ -168,8 +168,8 @@ func TestManyMeet401(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if res.Tries.Unauthorized != 1 || res.Tries.Sent != 2 || time.Since(start) != 1600*time.Millisecond {
-					t.Errorf("%+v after %v, want one 401, 2 sent, 1.6s", res.Tries, time.Since(start))
+				if res.Tries.Sent != 2 || time.Since(start) != 1600*time.Millisecond {
+					t.Errorf("%+v after %v, want 2 sent, 1.6s", res.Tries, time.Since(start))
 				}
 			})
 		}

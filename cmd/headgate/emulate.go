@@ -36,22 +36,35 @@ func (p *process) emulateCommand() *cobra.Command {
 		Short: "Serve an emulation of the API, with its limits and its faults",
 		Long: `emulate serves an emulation of the platform's API on this machine: login, both
 forms of flow execution, the limits API and the exact 429, with faults on demand.
-It keeps a ledger and prints a report when it ends: what was executed, doubled,
-rejected, sent too early, and how the time compares with what the limit allowed.
+It keeps a ledger and, when it ends (Ctrl-C, or --for), prints a report: what was
+executed, doubled, rejected, sent too early, and how the time compares with what the
+limit allowed.
+
+It accepts the client id ` + emulator.DefaultClientID + ` with the secret ` + emulator.DefaultClientSecret + `.
 
 A LIMIT is a rate and options:     50/s,burst=100
-                                   300/min,algorithm=fixed,per=token,name=token.rate.per.minute
-  burst=N (bucket)  algorithm=bucket|fixed|sliding  per=token|client|org|path
-  name=KEY  match=PATH (such as /api/v2/flows/**)
+                                   300/min,algorithm=fixed,per=token
+  algorithm=bucket|fixed|sliding   a token bucket (default), or a window
+  burst=N                          how many the bucket holds
+  per=token|client|org|path        what is counted apart (default token)
+  match=PATH                       which requests, such as /api/v2/flows/**
+  name=KEY                         how the 429 calls it
 
 A FAULT is a kind and options:     outage,from=10s,to=15s
                                    cut-after,share=0.02
-  kinds: unavailable, unavailable-silent, cut-before, outage, internal-error,
-         bad-gateway, gateway-timeout, slow, cut-after, traffic, change
-  from=D to=D share=0..1 match=PATH retry-after=D delay=D cut executes logins
-  limit=KEY rate=RATE burst=N (traffic: others' rate; change: the new size)
-
-It accepts the client id ` + emulator.DefaultClientID + ` with the secret ` + emulator.DefaultClientSecret + `.`,
+  unavailable, unavailable-silent  503 with a Retry-After, and without
+  internal-error, bad-gateway, gateway-timeout
+                                   500, 502, 504
+  cut-before, cut-after            the connection ends, before or after executing
+  outage                           503 until to=D, and a Retry-After that says so;
+                                   with cut, connections are closed instead
+  slow                             answers take delay=D longer
+  traffic                          others draw rate=RATE from limit=KEY
+  change                           limit=KEY gets a new rate=RATE and burst=N
+  from=D to=D                      when, counted from the first request
+  share=0..1                       how many of the requests
+  match=PATH, logins               which of them; logins too
+  retry-after=D                    what unavailable says; more: docs/emulator.md`,
 		Example: `  headgate emulate --limit 50/s,burst=100 --fault outage,from=10s,to=15s
   GENESYSCLOUD_OAUTHCLIENT_ID=` + emulator.DefaultClientID + ` GENESYSCLOUD_OAUTHCLIENT_SECRET=` + emulator.DefaultClientSecret + ` \
     headgate run --api-url http://127.0.0.1:8080 --login-url http://127.0.0.1:8080 rows.jsonl`,
@@ -60,23 +73,23 @@ It accepts the client id ` + emulator.DefaultClientID + ` with the secret ` + em
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&e.listen, "listen", "127.0.0.1:8080", "address of the login and the API")
-	f.StringVar(&e.admin, "admin", "127.0.0.1:8081", "address of the report (/report.txt, /report, /ledger); empty for none")
-	f.StringArrayVar(&e.limits, "limit", nil, "a LIMIT; may be given several times (default 50/s,burst=100)")
-	f.StringArrayVar(&e.faults, "fault", nil, "a FAULT; may be given several times")
-	f.StringVar(&e.loginLimit, "login-limit", "", "a LIMIT for logins, refused with 400 (default none)")
-	f.StringVar(&e.retryAfter, "retry-after", "ceil", "form of Retry-After: ceil, exact, date, fluctuating, short, zero, huge, garbage, absent")
-	f.StringVar(&e.message, "message", "same", "seconds in the 429's message: same, real, none, older")
+	f.StringVar(&e.listen, "listen", "127.0.0.1:8080", "`ADDRESS` of the login and the API")
+	f.StringVar(&e.admin, "admin", "127.0.0.1:8081", "`ADDRESS` of the report (/report.txt, /report, /ledger); empty for none")
+	f.StringArrayVar(&e.limits, "limit", nil, "a `LIMIT`, see above; may be given several times (default 50/s,burst=100)")
+	f.StringArrayVar(&e.faults, "fault", nil, "a `FAULT`, see above; may be given several times")
+	f.StringVar(&e.loginLimit, "login-limit", "", "a `LIMIT` for logins, refused with 400 (default none)")
+	f.StringVar(&e.retryAfter, "retry-after", "ceil", "`FORM` of Retry-After: ceil, exact, date, fluctuating, short, zero, huge, garbage, absent")
+	f.StringVar(&e.message, "message", "same", "`FORM` of the seconds in the 429's message: same, real, none, older")
 	f.BoolVar(&e.config.HideLimit, "hide-limit", false, "leave the limit's name out of the 429")
-	f.StringVar(&e.endpoints, "endpoints", "both", "forms of flow execution that exist: both, execute, launch")
+	f.StringVar(&e.endpoints, "endpoints", "both", "`FORMS` of flow execution that exist: both, execute, launch")
 	f.DurationVar(&e.config.Latency, "latency", 0, "how long an execution takes to be answered")
-	f.DurationVar(&e.config.Jitter, "jitter", 0, "added to the latency, a uniform share of it")
+	f.DurationVar(&e.config.Jitter, "jitter", 0, "the latency grows by something between 0 and this")
 	f.DurationVar(&e.config.RunTime, "run-time", 2*time.Second, "how long a launched flow runs")
 	f.DurationVar(&e.config.TokenLifetime, "token-lifetime", 0, "how long a token is good for (default 24h)")
 	f.DurationVar(&e.config.LoginLatency, "login-latency", 0, "how long a login takes")
-	f.IntVar(&e.config.Expected, "expected", 0, "how many executions should come, to count lost ones")
-	f.Uint64Var(&e.config.Seed, "seed", 0, "seed of all that is random")
-	f.DurationVar(&e.lasts, "for", 0, "end after this time (default: until interrupted)")
+	f.IntVar(&e.config.Expected, "expected", 0, "`N` executions should come: the report counts those that did not as lost")
+	f.Uint64Var(&e.config.Seed, "seed", 0, "`N` from which all that is random comes: the same one gives the same run")
+	f.DurationVar(&e.lasts, "for", 0, "end after this time (default: until Ctrl-C)")
 	return cmd
 }
 

@@ -149,3 +149,33 @@ func TestInterruptTwice(t *testing.T) {
 		})
 	}
 }
+
+// An attempt that is not answered within --timeout may have been executed.
+func TestTimeout(t *testing.T) {
+	srv, url := emulate(t, emulator.Config{Limits: []emulator.Limit{{Rate: 100, Burst: 20}}, Latency: 20 * time.Second})
+	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_ID", "emulator-client")
+	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_SECRET", "emulator-secret")
+	start := time.Now()
+	code, stdout, stderr := command(t, nil, nil, "run", "--limit", "100/s", "--delivery", "at-most-once", "--timeout", "300ms",
+		"--api-url", url, "--login-url", url, "--progress", "none", writeRows(t, 2))
+	if code != 1 || !strings.Contains(stderr, "2 unknown") || strings.Count(stdout, "no answer within 300ms") != 2 || time.Since(start) > 10*time.Second {
+		t.Errorf("exit %d after %v\n%s%s", code, time.Since(start), stdout, stderr)
+	}
+	if r := srv.Report(); r.Executed != 2 {
+		t.Errorf("%d executed", r.Executed)
+	}
+}
+
+// A 503 that says when to come again is counted as what it is.
+func TestUnavailableInSummary(t *testing.T) {
+	_, url := emulate(t, emulator.Config{
+		Limits: []emulator.Limit{{Rate: 100, Burst: 20}},
+		Script: []emulator.Fault{{Kind: emulator.Unavailable, To: 500 * time.Millisecond, RetryAfter: time.Second}},
+	})
+	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_ID", "emulator-client")
+	t.Setenv("GENESYSCLOUD_OAUTHCLIENT_SECRET", "emulator-secret")
+	code, _, stderr := command(t, nil, nil, "run", "--limit", "100/s", "--burst", "20", "--api-url", url, "--login-url", url, "--progress", "none", writeRows(t, 3))
+	if code != 0 || !strings.Contains(stderr, "told to come later (503)") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}

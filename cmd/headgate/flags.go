@@ -45,7 +45,7 @@ func (s *span) Set(text string) error {
 }
 
 // Type is what the help calls it.
-func (s *span) Type() string { return "time" }
+func (s *span) Type() string { return "TIME" }
 
 // rate is the value of --limit: so many per unit.
 type rate struct {

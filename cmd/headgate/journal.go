@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -16,25 +18,37 @@ import (
 	"github.com/headgate/headgate/internal/sqlite"
 )
 
-// openJournal opens the journal and sees to it that it holds the input's rows.
-func (r *bulkRun) openJournal(ctx context.Context) error {
+// chooseJournal says where the journal is. The caller must call remove at the end
+// of the run, however it ends.
+func (r *bulkRun) chooseJournal() (remove func(), err error) {
 	f := r.flags
-	r.journal = f.journal
+	remove = func() {}
 	switch {
-	case r.journal != "":
+	case f.journal != "":
+		r.journal = f.journal
 	case f.emulator:
 		// The emulator forgets everything when the process ends.
+		dir, err := os.MkdirTemp("", "headgate-")
+		if err != nil {
+			return nil, &exitError{exitNotAllDone, fmt.Errorf("making a folder for the journal: %w", err)}
+		}
 		r.temporary = true
-		r.journal = filepath.Join(os.TempDir(), fmt.Sprintf("headgate-%d.journal", os.Getpid()))
+		r.journal = filepath.Join(dir, "journal")
+		remove = func() { os.RemoveAll(dir) }
 	case f.input == "-":
 		r.temporary = true
-		r.journal = "headgate-" + time.Now().Format("20060102T150405") + ".journal"
+		r.journal = "headgate-" + time.Now().Format("20060102T150405-") + strings.ToLower(rand.Text()[:6]) + ".journal"
 	default:
 		r.journal = f.input + ".journal"
 	}
-	input, err := r.open(f.input)
+	return remove, nil
+}
+
+// openJournal opens the journal and sees to it that it holds the input's rows.
+func (r *bulkRun) openJournal(ctx context.Context) error {
+	input, err := r.open(ctx, r.flags.input)
 	if err != nil {
-		return err
+		return r.notFilled(ctx, err)
 	}
 	defer input.Close()
 	if err := r.openStore(); err != nil {
@@ -48,18 +62,45 @@ func (r *bulkRun) openJournal(ctx context.Context) error {
 		r.goesOn = true
 		return r.sameJob(ctx, begun, input)
 	}
-	if counts, err := r.store.Counts(ctx); err != nil {
-		return r.failed(err)
-	} else if counts.Total() > 0 {
-		// Interrupted while it was filled; nothing of it was sent.
+	if err := r.empty(ctx); err != nil {
+		return err
+	}
+	if err := r.store.SetMeta(ctx, metaFilling, []byte("1")); err != nil {
 		r.removeJournal()
-		if err := r.openStore(); err != nil {
-			return err
-		}
+		return r.notFilled(ctx, err)
 	}
 	if _, err := r.intake.Fill(ctx, input, r.store); err != nil {
 		r.removeJournal()
 		return r.notFilled(ctx, err)
+	}
+	return nil
+}
+
+// metaFilling is the key in a journal under which stands, from before the first
+// row on, that a run fills it. It counts while there is no bulk.Job.
+const metaFilling = "filling"
+
+// empty makes a journal that was not filled ready to be. One that a run was
+// filling when it ended is begun anew: nothing of it was sent. What holds
+// anything else is none of ours.
+func (r *bulkRun) empty(ctx context.Context) error {
+	filling, err := r.store.Meta(ctx, metaFilling)
+	if err != nil {
+		return r.failed(err)
+	}
+	limiter, err := r.store.Meta(ctx, sqlite.MetaLimiter)
+	if err != nil {
+		return r.failed(err)
+	}
+	counts, err := r.store.Counts(ctx)
+	switch {
+	case err != nil:
+		return r.failed(err)
+	case filling == nil && (counts.Total() > 0 || limiter != nil):
+		return usage("%s holds executions, but it is not the journal of a run: choose another --journal; nothing was sent or changed", r.journal)
+	case counts.Total() > 0:
+		r.removeJournal()
+		return r.openStore()
 	}
 	return nil
 }
@@ -69,7 +110,7 @@ func (r *bulkRun) notFilled(ctx context.Context, err error) error {
 	var bad *bulk.BadInput
 	switch {
 	case ctx.Err() != nil:
-		return &exitError{exitInterrupted, errors.New("interrupted; nothing was sent")}
+		return errInterrupted
 	case errors.As(err, &bad):
 		return usage("%w\nnothing was sent; --skip-bad records bad rows as failed and goes on", bad)
 	case errors.Is(err, queue.ErrFull):
@@ -92,10 +133,17 @@ func (r *bulkRun) openStore() error {
 	return nil
 }
 
+// removeJournal removes the journal, open or not.
 func (r *bulkRun) removeJournal() {
-	r.store.Close()
-	r.store = nil
-	for _, suffix := range []string{"", "-wal", "-shm", ".lock", ".reserve"} {
+	if r.store != nil {
+		r.store.Close()
+		r.store = nil
+	}
+	r.removeFiles()
+}
+
+func (r *bulkRun) removeFiles() {
+	for _, suffix := range journalFiles {
 		os.Remove(r.journal + suffix)
 	}
 }
@@ -103,10 +151,12 @@ func (r *bulkRun) removeJournal() {
 // sameJob refuses a journal that was begun for something else.
 func (r *bulkRun) sameJob(ctx context.Context, begun bulk.Job, input io.Reader) error {
 	digest := bulk.NewDigest(input)
-	if _, err := io.Copy(io.Discard, digest); err != nil {
+	if _, err := io.Copy(io.Discard, digest); ctx.Err() != nil {
+		return errInterrupted
+	} else if err != nil {
 		return usage("reading %s: %w", r.flags.input, err)
 	}
-	want := bulk.Job{Content: digest.Fingerprint(), Target: r.target.name, Flow: r.flags.flow, Endpoint: r.flags.endpoint.String()}
+	want := bulk.Job{Content: digest.Fingerprint(), Target: r.target.name, Client: r.intake.Client, MaxWait: r.intake.MaxWait, Flow: r.flags.flow, Endpoint: r.flags.endpoint.String()}
 	if d := begun.Differs(want); d != "" {
 		return usage("%s was begun on %s for %s: %s\ngo on with what it was begun for, or choose another --journal; nothing was sent",
 			r.journal, begun.Begun.Local().Format(time.DateTime), begun.Input, d)
@@ -127,7 +177,7 @@ func (r *bulkRun) limiterState() []byte {
 }
 
 // restore takes over what an earlier run of the journal had spent.
-func (r *bulkRun) restore(ctx context.Context) error {
+func (r *bulkRun) restore(ctx context.Context, limiter *headgate.Limiter) error {
 	state, err := r.store.Meta(ctx, sqlite.MetaLimiter)
 	if err != nil {
 		return r.failed(err)
@@ -140,6 +190,6 @@ func (r *bulkRun) restore(ctx context.Context) error {
 		fmt.Fprintf(r.stderr, "headgate: what the journal knows of the limits can't be read and is left out: %v\n", err)
 		return nil
 	}
-	r.org.Limiter.Restore(states)
+	limiter.Restore(states)
 	return nil
 }

@@ -1,20 +1,24 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"github.com/headgate/headgate/internal/bulk"
 )
 
 // results is where the results go.
-func (r *bulkRun) results() (resultsFile, error) {
+func (r *bulkRun) results(ctx context.Context) (resultsFile, error) {
 	out := r.flags.out
 	switch {
 	case out == "-":
 		return plainWriter{r.stdout}, nil
 	case out != "":
-		file, err := bulk.CreateOut(out)
-		if err != nil {
+		file, err := unlessBlocked(ctx, out, func() (*bulk.OutFile, error) { return bulk.CreateOut(out) })
+		switch {
+		case ctx.Err() != nil && err != nil:
+			return nil, errInterrupted
+		case err != nil:
 			return nil, usage("--out: %w", err)
 		}
 		return file, nil

@@ -22,58 +22,124 @@ import (
 
 // execute is `headgate run`.
 func (p *process) execute(f *runFlags) error {
+	if f.input != "-" {
+		info, err := os.Stat(f.input)
+		if err == nil && info.IsDir() {
+			err = &os.PathError{Op: "open", Path: f.input, Err: errors.New("is a folder")}
+		}
+		if err != nil {
+			return usage("%w", err)
+		}
+	}
 	// Contexts apart: of taking new rows, and of those in flight.
 	take, stop := context.WithCancel(context.Background())
 	defer stop()
 	do, abort := context.WithCancel(context.Background())
 	defer abort()
-
-	if f.input != "-" {
-		if _, err := os.Stat(f.input); err != nil {
-			return usage("%w", err)
+	r := &bulkRun{process: p, flags: f, abort: abort, stop: stop}
+	r.console.stderr = p.stderr
+	work := func() error { return r.dryRun(take) }
+	if !f.dryRun {
+		remove, err := r.chooseJournal()
+		if err != nil {
+			return err
 		}
+		defer remove()
+		journal := r.journal
+		if r.temporary {
+			journal = ""
+		}
+		if err := f.apart(p.stdin, p.stdout, journal); err != nil {
+			return err
+		}
+		work = func() error { return r.run(take, do) }
 	}
-	target, err := f.target(p.env)
-	if err != nil && !f.dryRun {
-		return err
-	}
-	intake, err := f.intake(target)
-	if err != nil {
-		return err
-	}
-	if f.dryRun {
-		return p.dryRun(f, intake)
-	}
-
-	r := &bulkRun{process: p, flags: f, target: target, intake: intake, abort: abort, stop: stop}
-	ended := make(chan struct{})
-	defer close(ended)
-	go r.heedSignals(ended)
-	defer r.close()
-	return r.run(take, do)
+	over := make(chan error, 1)
+	go func() { over <- work() }()
+	return r.attend(over)
 }
 
-func (p *process) open(name string) (io.ReadCloser, error) {
-	if name == "-" {
-		return io.NopCloser(p.stdin), nil
+// errInterrupted is the end of a run that was interrupted before it sent
+// anything.
+var errInterrupted = &exitError{exitInterrupted, errors.New("interrupted; nothing was sent")}
+
+// patience is how long work that has nothing in flight may take to end by itself
+// after the second signal.
+const patience = 500 * time.Millisecond
+
+// attend waits for the work to be over. The first signal stops the taking of
+// rows, and whatever comes before it; the second gives up what is in flight.
+// Work that still does not end then (its output may be blocked) is left behind.
+func (r *bulkRun) attend(over <-chan error) error {
+	for n := 1; ; n++ {
+		select {
+		case err := <-over:
+			return err
+		case <-r.signals:
+		}
+		r.notes.interrupted.Store(true)
+		r.stop()
+		if n == 1 {
+			continue
+		}
+		r.abort()
+		if n == 2 && r.inFlight() > 0 {
+			continue
+		}
+		select {
+		case err := <-over:
+			return err
+		case <-time.After(patience):
+			return r.leave()
+		}
 	}
-	file, err := os.Open(name)
+}
+
+// inFlight returns how many rows are on the wire.
+func (r *bulkRun) inFlight() int64 {
+	store := r.sending.Load()
+	if store == nil {
+		return 0
+	}
+	counts, err := store.Counts(context.Background())
 	if err != nil {
-		return nil, usage("%w", err)
+		return 0
 	}
-	return file, nil
+	return counts[queue.Sent]
+}
+
+// leave ends a run whose work goes on: nothing of it may be touched.
+func (r *bulkRun) leave() error {
+	if r.temporary && (r.sending.Load() == nil || r.useless()) {
+		r.removeFiles()
+	}
+	if r.sending.Load() == nil {
+		return errInterrupted
+	}
+	r.console.stop()
+	return &exitError{exitInterrupted, fmt.Errorf("interrupted; nothing that was recorded is lost\n%s", r.goOn())}
 }
 
 // dryRun checks the input and says how long it would take.
-func (p *process) dryRun(f *runFlags, in bulk.Intake) error {
-	input, err := p.open(f.input)
+func (r *bulkRun) dryRun(ctx context.Context) error {
+	f := r.flags
+	if f.region != "" {
+		if _, err := genesys.LookupRegion(f.region); err != nil {
+			return usage("%w", err)
+		}
+	}
+	in, err := f.intake(nil)
 	if err != nil {
 		return err
 	}
-	defer input.Close()
-	job, err := in.Fill(context.Background(), input, nil)
+	input, err := r.open(ctx, f.input)
 	if err != nil {
-		return usage("%w", err)
+		return r.notFilled(ctx, err)
+	}
+	defer input.Close()
+	job, err := in.Fill(ctx, input, nil)
+	if err != nil {
+		return r.notFilled(ctx, err)
 	}
 	limit, known := f.tokenLimit()
 	source := "given"
@@ -84,13 +150,16 @@ func (p *process) dryRun(f *runFlags, in bulk.Intake) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	rows := job.Rows - job.Skipped
+	rows := job.Rows - job.Skipped - job.TooLarge
 	forecast := l.Forecast(headgate.Ask{Path: "/api/"}, int(rows))
-	fmt.Fprintf(p.stderr, "%s: %d rows are good", in.Name, rows)
+	fmt.Fprintf(r.stderr, "%s: %s good", f.inputName(), are(rows))
 	if job.Skipped > 0 {
-		fmt.Fprintf(p.stderr, ", %d are bad and would be skipped", job.Skipped)
+		fmt.Fprintf(r.stderr, ", %s bad and would be skipped", are(job.Skipped))
 	}
-	fmt.Fprintf(p.stderr, "\nAt %s/s and a burst of %s (%s) they take at least %s, plus the last answer.\nNothing was sent.\n",
+	if job.TooLarge > 0 {
+		fmt.Fprintf(r.stderr, ", %s too large (over %d bytes) and would fail unsent", are(job.TooLarge), bulk.DefaultMaxBody)
+	}
+	fmt.Fprintf(r.stderr, "\nAt %s/s and a burst of %s (%s) they take at least %s, plus the last answer.\nNothing was sent.\n",
 		number(limit.Rate), number(limit.Burst), source, short(forecast.Wait))
 	return nil
 }
@@ -105,14 +174,16 @@ type bulkRun struct {
 	abort  context.CancelFunc // of what is in flight
 
 	journal   string
-	temporary bool // the journal goes when all is done
+	temporary bool // the journal is our own and goes when all is done
 	goesOn    bool // an earlier run has begun the journal
 	store     *sqlite.Store
+	sending   atomic.Pointer[sqlite.Store] // the store, from when rows are sent
 	org       *genesys.Org
 	meter     bulk.Meter
 	console   console
 	logger    *slog.Logger
 	notes     notes
+	partial   bool // the summary is not of all rows
 }
 
 func (r *bulkRun) close() {
@@ -125,26 +196,26 @@ func (r *bulkRun) close() {
 	r.target.close()
 }
 
-// heedSignals stops the taking of rows at the first signal and gives up what is
-// in flight at the second.
-func (r *bulkRun) heedSignals(ended <-chan struct{}) {
-	for n := 0; ; n++ {
-		select {
-		case <-ended:
-			return
-		case <-r.signals:
+// run is the whole run, but for signals.
+func (r *bulkRun) run(take, do context.Context) (err error) {
+	defer r.close()
+	defer func() {
+		// Nothing was sent, and nobody could go on with what is left.
+		if err != nil && r.temporary && r.sending.Load() == nil {
+			r.removeJournal()
 		}
-		if n == 0 {
-			r.notes.interrupted.Store(true)
-			r.stop()
-		} else {
-			r.abort()
-		}
+	}()
+	if r.target, err = r.flags.target(r.env); err != nil {
+		return err
 	}
-}
-
-func (r *bulkRun) run(take, do context.Context) error {
-	r.console.stderr = r.stderr
+	if r.intake, err = r.flags.intake(r.target); err != nil {
+		return err
+	}
+	results, err := r.results(take)
+	if err != nil {
+		return err
+	}
+	defer results.Abort()
 	r.logger = slog.New(slog.DiscardHandler)
 	if r.flags.verbose {
 		r.logger = slog.New(slog.NewTextHandler(&r.console, nil))
@@ -165,7 +236,7 @@ func (r *bulkRun) run(take, do context.Context) error {
 			return err
 		}
 	}
-	return r.dispatch(take, do, counts, recovered)
+	return r.dispatch(take, do, counts, recovered, results)
 }
 
 func (r *bulkRun) queueDelivery() queue.Delivery {
@@ -193,15 +264,14 @@ func (r *bulkRun) connect(ctx context.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	r.org = org
-	if err := r.restore(ctx); err != nil {
+	if err := r.restore(ctx, org.Limiter); err != nil {
+		org.Close()
 		return err
 	}
+	// From here on the journal keeps what this limiter knows.
+	r.org = org
 	if err := org.Login(ctx); err != nil {
-		if ctx.Err() != nil {
-			return &exitError{exitInterrupted, errors.New("interrupted; nothing was sent")}
-		}
-		return &exitError{exitUnreachable, err}
+		return r.notConnected(ctx, err)
 	}
 	if known {
 		return nil
@@ -210,7 +280,7 @@ func (r *bulkRun) connect(ctx context.Context) error {
 	if err != nil {
 		var answered *genesys.APIError
 		if !errors.As(err, &answered) {
-			return &exitError{exitUnreachable, err}
+			return r.notConnected(ctx, err)
 		}
 		fmt.Fprintf(r.stderr, "headgate: %v; going on with the published %d/min\n", err, genesys.TokenPerMinute)
 	}
@@ -218,12 +288,28 @@ func (r *bulkRun) connect(ctx context.Context) error {
 	return nil
 }
 
-// failed is an error of the journal while rows are open.
-func (r *bulkRun) failed(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return &exitError{exitInterrupted, errors.New("interrupted")}
+// notConnected returns what it leads to that the API can't be used.
+func (r *bulkRun) notConnected(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case r.temporary:
+		err = fmt.Errorf("%w\nnothing was sent and no journal is kept: give the same input again", err)
 	}
-	return &exitError{exitNotAllDone, fmt.Errorf("%w\nnothing that was recorded is lost: the same command goes on", err)}
+	return &exitError{exitUnreachable, err}
+}
+
+// failed is an error of the journal before anything is sent.
+func (r *bulkRun) failed(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return errInterrupted
+	case r.goesOn:
+		err = fmt.Errorf("%w\nnothing that was recorded is lost: the same command goes on", err)
+	default:
+		err = fmt.Errorf("%w\nnothing was sent", err)
+	}
+	return &exitError{exitNotAllDone, err}
 }
 
 // observe counts the events and logs them if that is wanted.
@@ -246,12 +332,8 @@ func cause(e headgate.Event) string {
 }
 
 // dispatch carries the rows to their outcomes and says how it went.
-func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recovered queue.Recovered) error {
-	results, err := r.results()
-	if err != nil {
-		return err
-	}
-	defer results.Abort()
+func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recovered queue.Recovered, results resultsFile) error {
+	r.sending.Store(r.store)
 	run := &bulk.Run{Store: r.store, Sender: &bulk.Sender{}, Concurrency: r.flags.concurrency, Results: results, Meter: &r.meter}
 	if r.org != nil { // else nothing is left to send
 		run.Limiter = r.org.Limiter
@@ -259,7 +341,7 @@ func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recove
 			Org: cmp.Or(r.target.config.Org, hostOf(r.org.APIURL)), Client: r.target.config.Credentials.ClientID,
 			Token: r.org.Tokens.Name(), Path: genesys.LaunchPath,
 		}
-		run.Sender = &bulk.Sender{Transport: r.org.Flows().Transport, APIURL: r.org.APIURL, Delivery: r.flags.delivery, Follow: r.flags.wait}
+		run.Sender = &bulk.Sender{Transport: r.org.Flows().Transport, APIURL: r.org.APIURL, Delivery: r.flags.delivery, Follow: r.flags.wait, Timeout: time.Duration(r.flags.timeout)}
 		painter := r.paint(run)
 		defer painter.Stop()
 		if r.goesOn {

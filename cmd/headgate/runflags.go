@@ -32,6 +32,7 @@ type runFlags struct {
 
 	concurrency   int
 	delivery      headgate.Delivery
+	timeout       span
 	maxRetries    int
 	maxWait       span
 	retryAfter    span
@@ -56,26 +57,33 @@ func (p *process) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [flags] FILE|-",
 		Short: "Execute every row of a file, paced, retried and never lost",
-		Long: `run makes one flow execution of every row of FILE (JSON Lines, or CSV with a
-header; - reads standard input), as fast as the limit allows. Rows are written to a
-journal before anything is sent: after a crash or Ctrl-C, the same command goes on
-where it stopped.
+		Long: `run makes one flow execution of every row of FILE, as fast as the limit allows.
+FILE is JSON Lines (one object a line) or CSV with a header; - reads standard
+input. Rows are written to a journal, FILE.journal, before anything is sent: after a
+crash or Ctrl-C, the same command goes on where it stopped.
 
-With --flow every row is the payload of that flow. Without it each row names its
-own, as flowId, and the rest of the row is the payload; with --endpoint launch the
-row is the body of POST /api/v2/flows/executions.
+Without --flow each row names its own flow, the rest of the row is the payload:
+    {"flowId": "6b2f…", "customer": 17}
+With --flow the whole row is the payload of that flow. With --endpoint launch it is
+the inputData, and without --flow the body of POST /api/v2/flows/executions.
 
-Credentials come from the environment: GENESYSCLOUD_OAUTHCLIENT_ID,
-GENESYSCLOUD_OAUTHCLIENT_SECRET and GENESYSCLOUD_REGION (or --region).
+Credentials come from the environment: ` + genesys.EnvClientID + ` and
+` + genesys.EnvClientSecret + `, of an OAuth client with the grant type client
+credentials, and ` + genesys.EnvRegion + ` (or --region), such as eu-central-1. With
+--emulator none are needed.
 
-Results are written as JSON Lines in the order of the rows, to --out or to standard
-output if it is not a terminal. Exit codes: 0 all rows are done; 1 some failed,
-expired or are unknown; 2 bad flags or input, nothing was sent; 3 could not log in
-or reach the API; 130 interrupted.`,
-		Example: `  headgate run --emulator examples/executions.jsonl
+Results are written as JSON Lines in the order of the rows: to --out, or to standard
+output if that is not a terminal. The summary goes to standard error.
+
+TIME is written 300ms, 2m or as seconds: 5. Everything in full: docs/run.md.
+
+Exit codes: 0 all rows are done; 1 some failed, expired or are unknown, or the
+journal or the results could not be written; 2 bad flags or input, nothing was sent;
+3 could not log in or reach the API; 130 interrupted.`,
+		Example: `  headgate run --emulator examples/executions.jsonl              try it: no account, nothing real
+  headgate run --dry-run --limit 50/s --burst 100 rows.jsonl     is it good, and how long will it take?
   headgate run --region eu-central-1 --flow 6b2f… --out results.jsonl rows.csv
-  headgate run --limit 300/min --delivery at-most-once rows.jsonl
-  headgate run --dry-run --limit 50/s --burst 100 rows.jsonl`,
+  headgate run --limit 300/min --delivery at-most-once rows.jsonl`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch len(args) {
 			case 0:
@@ -101,44 +109,46 @@ or reach the API; 130 interrupted.`,
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVar(&f.flow, "flow", "", "id of the flow that every row is a payload of")
-	fs.TextVar(&f.endpoint, "endpoint", bulk.Execute, "execute (architect/flows/{id}/execute) or launch (flows/executions)")
-	fs.BoolVar(&f.wait, "wait", false, "follow launches to their end")
-	fs.StringVar(&f.format, "format", "auto", "how FILE is written: auto, jsonl or csv")
-	fs.BoolVar(&f.skipBad, "skip-bad", false, "record bad rows as failed and go on")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "check the input and say how long it will take; send nothing")
+	fs.StringVar(&f.flow, "flow", "", "every row is a payload of the flow with this `ID`")
+	fs.TextVar(&f.endpoint, "endpoint", bulk.Execute, "`FORM` of the call: execute (architect/flows/{id}/execute) or launch (flows/executions)")
+	fs.BoolVar(&f.wait, "wait", false, "with --endpoint launch: follow each flow to its end; every status poll pays from the limit")
+	fs.StringVar(&f.format, "format", "auto", "how FILE is written, `FORMAT`: auto (by its extension, else its first byte), jsonl or csv")
+	fs.BoolVar(&f.skipBad, "skip-bad", false, "record bad rows as failed and go on; without it a bad row stops everything before it begins")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "check FILE and say how long it will take; send nothing, needs no credentials")
 
-	fs.StringVar(&f.region, "region", "", "region of the org, by AWS name or domain (default $"+genesys.EnvRegion+")")
-	fs.StringVar(&f.apiURL, "api-url", "", "address of the API instead of the region's; goes with --login-url")
-	fs.StringVar(&f.loginURL, "login-url", "", "address of the login")
+	fs.StringVar(&f.region, "region", "", "where the org lives, the region's `NAME` by AWS or its domain (default $"+genesys.EnvRegion+")")
+	fs.StringVar(&f.apiURL, "api-url", "", "`URL` of the API in place of the region's, such as a proxy's; goes with --login-url")
+	fs.StringVar(&f.loginURL, "login-url", "", "`URL` of the login; goes with --api-url")
 
-	fs.Var(&f.limit, "limit", "requests that the server allows (default: the org's own, else the published 300/min)")
-	fs.Float64Var(&f.burst, "burst", 0, "burst of the server's token bucket; without it --limit may be any kind of window")
+	fs.Var(&f.limit, "limit", "requests that the server lets one token make: 50/s, 300/min (default: ask the org, else 300/min)")
+	fs.Float64Var(&f.burst, "burst", 0, "the server is a token bucket that holds `N`; without it --limit may be any kind of window, and is kept in each")
 
-	fs.StringVar(&f.out, "out", "", "file for the results; - is standard output even if it is a terminal")
-	fs.StringVar(&f.journal, "journal", "", "journal of the run (default FILE.journal)")
+	fs.StringVar(&f.out, "out", "", "`FILE` for the results, replaced when every row has an outcome; - is standard output even if that is a terminal")
+	fs.StringVar(&f.journal, "journal", "", "`FILE` that keeps the rows and their outcomes (default FILE.journal)")
 
-	fs.IntVar(&f.concurrency, "concurrency", 200, "requests under way at once, the waiting ones among them")
-	fs.TextVar(&f.delivery, "delivery", headgate.AtLeastOnce, "at-least-once: send again what may have been executed; at-most-once: do not")
-	fs.IntVar(&f.maxRetries, "max-retries", 5, "retries of a row after failures that are no refusals; 429s do not count")
-	fs.Var(&f.maxWait, "max-wait", "rows that were not sent by then expire (default: never)")
+	fs.IntVar(&f.concurrency, "concurrency", 200, "at most `N` requests under way at once, those that wait for the limit among them")
+	fs.TextVar(&f.delivery, "delivery", headgate.AtLeastOnce, "what becomes of a row that may have been executed: `MODE` at-least-once sends it again, at-most-once does not")
+	f.timeout = span(5 * time.Minute)
+	fs.Var(&f.timeout, "timeout", "how long an attempt may stay unanswered once it has left; after that it may have been executed, and --delivery decides")
+	fs.IntVar(&f.maxRetries, "max-retries", 5, "send a row at most `N` times more after errors; a 429 does not count, it is waited out")
+	fs.Var(&f.maxWait, "max-wait", "a row that was not sent so long after it was accepted expires (default: never)")
 	f.retryAfter = span(5 * time.Second)
-	fs.Var(&f.retryAfter, "retry-after", "wait after a 429 without a usable Retry-After")
+	fs.Var(&f.retryAfter, "retry-after", "wait after a 429 that does not say how long, doubled each time in a row")
 	f.maxRetryAfter = span(15 * time.Minute)
-	fs.Var(&f.maxRetryAfter, "max-retry-after", "longest Retry-After that is waited out in line; rows are parked for longer ones")
-	fs.TextVar(&f.backoff, "backoff", headgate.Exponential, "how the wait between retries grows: exponential or constant")
+	fs.Var(&f.maxRetryAfter, "max-retry-after", "rows that meet a longer Retry-After are put aside until it is over")
+	fs.TextVar(&f.backoff, "backoff", headgate.Exponential, "`HOW` the wait between retries grows: exponential or constant")
 	f.backoffBase, f.backoffMax = span(time.Second), span(time.Minute)
 	fs.Var(&f.backoffBase, "backoff-base", "wait before the first retry")
 	fs.Var(&f.backoffMax, "backoff-max", "longest wait between retries")
-	fs.TextVar(&f.jitter, "jitter", headgate.FullJitter, "jitter of the backoff: full, equal, decorrelated or none")
+	fs.TextVar(&f.jitter, "jitter", headgate.FullJitter, "`HOW` that wait varies: full, equal, decorrelated or none")
 
 	fs.BoolVar(&f.emulator, "emulator", false, "run against an emulator in this process: no account, nothing real")
 	f.emulatorLimit = rate{50, time.Second, "50/s"}
-	fs.Var(&f.emulatorLimit, "emulator-limit", "rate of the emulator's token bucket")
-	fs.Float64Var(&f.emulatorBurst, "emulator-burst", 100, "burst of the emulator's token bucket")
+	fs.Var(&f.emulatorLimit, "emulator-limit", "with --emulator: the rate of its token bucket")
+	fs.Float64Var(&f.emulatorBurst, "emulator-burst", 100, "with --emulator: how many its token bucket holds, `N`")
 
-	fs.StringVar(&f.config, "config", "", "YAML file with the words of these flags (retry_after: 5)")
-	fs.StringVar(&f.progress, "progress", "auto", "progress on standard error: auto, bar, plain, json or none")
+	fs.StringVar(&f.config, "config", "", "YAML `FILE` with these options, with _ for - (retry_after: 5); the command line goes first")
+	fs.StringVar(&f.progress, "progress", "auto", "progress on standard error, `HOW`: auto, bar, plain, json or none")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "log every event on standard error")
 	return cmd
 }
@@ -174,7 +184,7 @@ func (f *runFlags) check() error {
 	for _, s := range []struct {
 		name  string
 		value span
-	}{{"retry-after", f.retryAfter}, {"max-retry-after", f.maxRetryAfter}, {"backoff-base", f.backoffBase}, {"backoff-max", f.backoffMax}} {
+	}{{"timeout", f.timeout}, {"retry-after", f.retryAfter}, {"max-retry-after", f.maxRetryAfter}, {"backoff-base", f.backoffBase}, {"backoff-max", f.backoffMax}} {
 		if s.value == 0 {
 			return usage("--%s 0: takes a time above 0", s.name)
 		}
@@ -185,7 +195,15 @@ func (f *runFlags) check() error {
 	if _, err := f.inputFormat(); err != nil {
 		return err
 	}
-	return nil
+	return f.addresses()
+}
+
+// inputName is what messages call the input.
+func (f *runFlags) inputName() string {
+	if f.input == "-" {
+		return "stdin"
+	}
+	return f.input
 }
 
 func (f *runFlags) inputFormat() (bulk.Format, error) {
@@ -236,7 +254,7 @@ func (f *runFlags) intake(t *target) (bulk.Intake, error) {
 		MaxWait: time.Duration(f.maxWait), SkipBad: f.skipBad,
 	}
 	if t != nil {
-		in.Target = t.name
+		in.Target, in.Client = t.name, t.config.Credentials.ClientID
 	}
 	return in, nil
 }

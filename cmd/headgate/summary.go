@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"strconv"
@@ -52,15 +53,19 @@ func (r *bulkRun) conclude(summary *bulk.Summary, err error, results resultsFile
 	open := counts.Open()
 	if err == nil && open == 0 {
 		if cerr := results.Commit(); cerr != nil {
-			return &exitError{exitNotAllDone, fmt.Errorf("writing the results: %w\nevery row has its outcome in %s: the same command writes them", cerr, r.journal)}
+			return &exitError{exitNotAllDone, fmt.Errorf("writing the results: %w\nevery row has its outcome; to write them, %s", cerr, strings.TrimPrefix(r.goOn(), "to go on, "))}
 		}
+	}
+	if open > 0 && cerr == nil {
+		summary = r.summaryOfAll(summary)
 	}
 	r.report(summary, counts)
 	switch {
 	case err != nil:
 		return r.stopped(err, open)
 	case open > 0:
-		fmt.Fprintf(r.stderr, "interrupted: %d of %d rows have no outcome yet\n%s", open, counts.Total(), r.howToGoOn())
+		fmt.Fprintf(r.stderr, "interrupted: %d of %s no outcome yet\n%s\n", open, have(open, counts.Total()), r.goOn())
+		r.forget()
 		return &exitError{code: exitInterrupted}
 	}
 	if r.temporary {
@@ -79,24 +84,63 @@ func (r *bulkRun) stopped(err error, open int64) error {
 	if errors.As(err, &unreachable) || isLogin(err) {
 		code = exitUnreachable
 	}
-	return &exitError{code, fmt.Errorf("%w\n%d rows have no outcome yet and nothing is lost\n%s", err, open, strings.TrimSuffix(r.howToGoOn(), "\n"))}
+	text := r.goOn()
+	r.forget()
+	return &exitError{code, fmt.Errorf("%w\n%s no outcome yet and nothing is lost\n%s", err, have(open, open), text)}
 }
 
-func (r *bulkRun) howToGoOn() string {
+// goOn says how to go on.
+func (r *bulkRun) goOn() string {
 	switch {
 	case r.flags.emulator && r.temporary:
-		r.removeJournal()
-		return "(the emulator and its journal are gone)\n"
+		return "(the emulator and its journal are gone)"
+	case r.useless():
+		return "nothing was sent and no journal is kept: give the same input again"
 	case r.temporary:
-		return fmt.Sprintf("to go on, give the same input again, with --journal %s\n", r.journal)
+		return fmt.Sprintf("to go on, give the same input again, with --journal %s", r.journal)
 	}
-	return "to go on, give the same command again\n"
+	return "to go on, give the same command again"
+}
+
+// useless reports whether nobody could go on with the journal, or need to.
+func (r *bulkRun) useless() bool {
+	return r.temporary && (r.flags.emulator || r.meter.Sent() == 0)
+}
+
+// forget removes a journal that goOn did not name.
+func (r *bulkRun) forget() {
+	if r.useless() {
+		r.removeJournal()
+	}
+}
+
+// summaryOfAll returns the summary of all rows that have an outcome, where s is
+// that of the rows before the first open one. It does not take long: whoever
+// interrupts a run of a million rows wants it to end.
+func (r *bulkRun) summaryOfAll(s *bulk.Summary) *bulk.Summary {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	all := bulk.Results{Store: endedOnly{r.store}, W: io.Discard}
+	if err := all.Advance(ctx); err != nil {
+		r.partial = true
+		return s
+	}
+	return &all.Summary
+}
+
+// endedOnly is a store as if there were no open executions.
+type endedOnly struct{ queue.Store }
+
+// Each yields the executions that have an outcome.
+func (s endedOnly) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execution, error] {
+	f.States = []queue.State{queue.Done, queue.Failed, queue.Expired, queue.Unknown}
+	return s.Store.Each(ctx, f)
 }
 
 // report writes the summary.
 func (r *bulkRun) report(s *bulk.Summary, counts queue.Counts) {
 	w := r.stderr
-	fmt.Fprintf(w, "%d rows: %d done", counts.Total(), counts[queue.Done])
+	fmt.Fprintf(w, "%s: %d done", plural(counts.Total(), "row"), counts[queue.Done])
 	for _, state := range []queue.State{queue.Failed, queue.Expired, queue.Unknown} {
 		if counts[state] > 0 {
 			fmt.Fprintf(w, ", %d %v", counts[state], state)
@@ -106,6 +150,9 @@ func (r *bulkRun) report(s *bulk.Summary, counts queue.Counts) {
 		fmt.Fprintf(w, ", %d open", counts.Open())
 	}
 	fmt.Fprintln(w)
+	if r.partial && (len(s.Causes()) > 0 || s.MaybeTwice > 0) {
+		fmt.Fprintf(w, "  of the first %d rows:\n", s.Rows)
+	}
 	for i, c := range s.Causes() {
 		if i == 10 {
 			fmt.Fprintf(w, "  and other causes; the results name them\n")
@@ -114,7 +161,7 @@ func (r *bulkRun) report(s *bulk.Summary, counts queue.Counts) {
 		fmt.Fprintf(w, "  %d %v: %s (%s)\n", c.Count, c.Outcome, c.Reason, rowList(c))
 	}
 	if s.MaybeTwice > 0 {
-		fmt.Fprintf(w, "  %d done rows may have been executed more than once: maybeExecuted in the results\n", s.MaybeTwice)
+		fmt.Fprintf(w, "  %s may have been executed more than once: maybeExecuted in the results\n", plural(s.MaybeTwice, "done row"))
 	}
 	if r.meter.Sent() > 0 {
 		r.reportPace(w)
@@ -131,11 +178,18 @@ func (r *bulkRun) report(s *bulk.Summary, counts queue.Counts) {
 // reportPace sets what happened beside what the limit allowed.
 func (r *bulkRun) reportPace(w io.Writer) {
 	m := &r.meter
-	fmt.Fprintf(w, "  %d requests in %s: %d refused (429), %d sent again, %s\n",
-		m.Sent(), short(m.Span()), m.Refused(), m.Retried(), plural(m.Logins(), "login"))
+	polls, unavailable := "", ""
+	if m.Polls() > 0 {
+		polls = fmt.Sprintf(" (%s among them)", plural(m.Polls(), "poll"))
+	}
+	if m.Unavailable() > 0 {
+		unavailable = fmt.Sprintf("%d told to come later (503), ", m.Unavailable())
+	}
+	fmt.Fprintf(w, "  %s%s in %s: %d refused (429), %s%d sent again, %s\n",
+		plural(m.Sent(), "request"), polls, short(m.Span()), m.Refused(), unavailable, m.Retried(), plural(m.Logins(), "login"))
 	limit, known := r.flags.tokenLimit()
-	if !known || m.Accepted() == 0 {
-		return
+	if !known || m.Accepted() == 0 || r.flags.wait {
+		return // polls take their time, whatever the limit allows
 	}
 	// The last answer takes its time after the last permit.
 	best := time.Duration(max(0, float64(m.Accepted())-limit.Burst) / limit.Rate * float64(time.Second))
@@ -196,6 +250,23 @@ func plural(n int64, word string) string {
 		return "1 " + word
 	}
 	return fmt.Sprintf("%d %ss", n, word)
+}
+
+// have writes "4 rows have", of which n are meant.
+func have(n, rows int64) string {
+	verb := "have"
+	if n == 1 {
+		verb = "has"
+	}
+	return plural(rows, "row") + " " + verb
+}
+
+// are writes a number of rows with its verb.
+func are(rows int64) string {
+	if rows == 1 {
+		return "1 row is"
+	}
+	return fmt.Sprintf("%d rows are", rows)
 }
 
 func isTerminal(w io.Writer) bool {

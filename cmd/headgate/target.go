@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/emulator"
@@ -22,6 +24,39 @@ func (t *target) close() {
 	if t != nil && t.server != nil {
 		t.server.Close()
 	}
+}
+
+// address checks a URL that a flag gives and writes it in the one way in which
+// it is compared and stored. Its messages never repeat what was given: there
+// may be a password in it.
+func address(flag, given string) (string, error) {
+	u, err := url.Parse(given)
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return "", usage("--%s: takes an address such as https://api.mypurecloud.ie", flag)
+	case u.User != nil:
+		return "", usage("--%s: must not hold a user or a password; credentials come from the environment", flag)
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(given, "#"):
+		return "", usage("--%s: takes an address without a query (?…) or a fragment (#…)", flag)
+	}
+	u.Host = strings.ToLower(u.Host)
+	if port := u.Port(); port == "" || u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
+		u.Host = strings.TrimSuffix(u.Host, ":"+port)
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// addresses normalises --api-url and --login-url.
+func (f *runFlags) addresses() (err error) {
+	if f.apiURL != "" {
+		if f.apiURL, err = address("api-url", f.apiURL); err != nil {
+			return err
+		}
+	}
+	if f.loginURL != "" {
+		f.loginURL, err = address("login-url", f.loginURL)
+	}
+	return err
 }
 
 // target finds out where to send and with which credentials.

@@ -131,6 +131,17 @@ func (b *Bucket) Ready(now Instant, n int) Instant {
 	return max(now, b.gate, b.slowStartReady(), b.refilled(now, n))
 }
 
+// Turn is Ready for an estimate: it counts on what was taken with hold leaving
+// at once.
+func (b *Bucket) Turn(now Instant, n int) Instant {
+	if b.held && now < b.at {
+		leaving := *b
+		leaving.at = now
+		return leaving.Ready(now, n)
+	}
+	return b.Ready(now, n)
+}
+
 // slowStartReady says when the bound on unanswered requests lets one more go.
 func (b *Bucket) slowStartReady() Instant {
 	if b.slowStart == 0 || b.inFlight < b.slowStart {

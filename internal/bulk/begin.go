@@ -26,8 +26,16 @@ type Job struct {
 	Flow     string      `json:"flow,omitempty"`
 	Endpoint string      `json:"endpoint"`
 	Rows     int64       `json:"rows"`
-	Skipped  int64       `json:"skipped,omitempty"` // bad rows, failed on acceptance
-	Begun    time.Time   `json:"begun"`
+	// Client is the OAuth client that it was begun with, "" if that is not
+	// known. What it may see and how fast is its own.
+	Client string `json:"client,omitempty"`
+	// MaxWait is the Intake's: every row's deadline is in the journal.
+	MaxWait time.Duration `json:"maxWait,omitempty"`
+	// Skipped are bad rows, TooLarge those whose body the server would not
+	// take. Both failed on acceptance.
+	Skipped  int64     `json:"skipped,omitempty"`
+	TooLarge int64     `json:"tooLarge,omitempty"`
+	Begun    time.Time `json:"begun"`
 }
 
 // JobOf returns the job that a journal was begun for; ok is false if it was not
@@ -55,15 +63,27 @@ func (job Job) Differs(want Job) string {
 		return fmt.Sprintf("it was begun with --flow %q, not %q", job.Flow, want.Flow)
 	case job.Endpoint != want.Endpoint:
 		return fmt.Sprintf("it was begun with --endpoint %s, not %s", job.Endpoint, want.Endpoint)
+	case job.Client != want.Client && job.Client != "":
+		return fmt.Sprintf("it was begun with the OAuth client %s, not %s", job.Client, want.Client)
+	case job.MaxWait != want.MaxWait:
+		return fmt.Sprintf("it was begun %s, not %s, and each row has its time from then", maxWait(job.MaxWait), maxWait(want.MaxWait))
 	}
 	return ""
+}
+
+func maxWait(d time.Duration) string {
+	if d == 0 {
+		return "without --max-wait"
+	}
+	return fmt.Sprintf("with --max-wait %v", d)
 }
 
 // Intake says how an input becomes executions.
 type Intake struct {
 	Options
-	// Target is where they go, for the Job.
-	Target string
+	// Target is where they go, and Client the OAuth client's id, for the
+	// Job.
+	Target, Client string
 	// MaxWait is how long after acceptance an execution expires if it was
 	// not sent; 0: never.
 	MaxWait time.Duration
@@ -101,7 +121,7 @@ func (e *BadInput) Error() string {
 // error, the store is of no use.
 func (in Intake) Fill(ctx context.Context, r io.Reader, s queue.Store) (Job, error) {
 	digest := NewDigest(r)
-	job := Job{Input: in.Name, Target: in.Target, Flow: in.Flow, Endpoint: in.Endpoint.String(), Begun: time.Now().UTC()}
+	job := Job{Input: in.Name, Target: in.Target, Client: in.Client, MaxWait: in.MaxWait, Flow: in.Flow, Endpoint: in.Endpoint.String(), Begun: time.Now().UTC()}
 	var bad BadInput
 	batch := make([]queue.Execution, 0, 1000)
 	bytes := 0
@@ -122,7 +142,9 @@ func (in Intake) Fill(ctx context.Context, r io.Reader, s queue.Store) (Job, err
 		job.Rows = row.N
 		x := in.execution(row, job.Begun)
 		var large *BodyTooLargeError
-		if row.Err != nil && !errors.As(row.Err, &large) {
+		if errors.As(row.Err, &large) {
+			job.TooLarge++
+		} else if row.Err != nil {
 			if bad.Count++; len(bad.First) < maxShown {
 				bad.First = append(bad.First, row.Err)
 			}

@@ -22,8 +22,8 @@ type Result struct {
 	Row int64 `json:"row"`
 	// Flow is the flow's id, "" if the row named none that can be used.
 	Flow string `json:"flowId"`
-	// Outcome is done, failed, expired or unknown; or, in the results of a
-	// run that was interrupted, the state in which the row waits.
+	// Outcome is done, failed, expired or unknown. A row that has none yet
+	// has no line.
 	Outcome string `json:"outcome"`
 	// Attempts counts the requests that were put on the wire for it.
 	Attempts int `json:"attempts"`
@@ -41,14 +41,17 @@ type Result struct {
 	// milliseconds.
 	WaitedMS int64            `json:"waitedMs,omitempty"`
 	Waits    map[string]int64 `json:"waits,omitempty"`
-	// Status is the last HTTP status, Reason why it is not done.
+	// Status is the last HTTP status, Reason why it is not done, or that
+	// the answer is cut.
 	Status int    `json:"status,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// ID is what the server calls a launched execution.
 	ID string `json:"id,omitempty"`
 	// Answer is the server's answer: as it is if it is JSON, else as a
-	// JSON string.
-	Answer json.RawMessage `json:"answer,omitempty"`
+	// JSON string. If it had more than MaxAnswer bytes it is cut there,
+	// which makes it a string, and AnswerBytes says how many it had.
+	Answer      json.RawMessage `json:"answer,omitempty"`
+	AnswerBytes int64           `json:"answerBytes,omitempty"`
 }
 
 // ResultOf returns what x has to say as a result.
@@ -65,7 +68,8 @@ func ResultOf(x queue.Execution) Result {
 		Status:        x.Status,
 		Reason:        x.Reason,
 		ID:            x.Remote,
-		Answer:        answer(x.Answer),
+		Answer:        asJSON(x.Answer),
+		AnswerBytes:   x.Tally.AnswerBytes,
 	}
 	var waited time.Duration
 	for cause, d := range x.Tally.Waits {
@@ -101,7 +105,7 @@ func flowOf(x queue.Execution) string {
 	return ""
 }
 
-func answer(b []byte) json.RawMessage {
+func asJSON(b []byte) json.RawMessage {
 	switch {
 	case len(b) == 0:
 		return nil

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate"
+	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/internal/progress"
 	"github.com/headgate/headgate/internal/queue"
 )
@@ -38,6 +40,9 @@ func (r *Run) Do(take, do context.Context) (*Summary, error) {
 	defer unreachable(nil)
 	var mu sync.Mutex
 	var fatal error
+	if r.Sender.Meter == nil {
+		r.Sender.Meter = r.Meter
+	}
 	r.Sender.Unreachable = func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -165,8 +170,8 @@ func (s *speed) of(n int64, now time.Time) float64 {
 
 // Meter is an Observer that counts.
 type Meter struct {
-	sent, refused, retried, accepted, logins atomic.Int64
-	first, last                              atomic.Int64 // Unix nanoseconds: first sent, last accepted
+	sent, refused, unavailable, retried, accepted, polls, logins atomic.Int64
+	first, last                                                  atomic.Int64 // Unix nanoseconds: first sent, last accepted
 }
 
 // IsLogin reports whether e is about a login.
@@ -183,27 +188,59 @@ func (m *Meter) Observe(e headgate.Event) {
 	switch e.Kind {
 	case headgate.Sent:
 		m.sent.Add(1)
+		if isPoll(e) {
+			m.polls.Add(1)
+		}
 		m.first.CompareAndSwap(0, time.Now().UnixNano())
 		if e.Attempt > 1 {
 			m.retried.Add(1)
 		}
 	case headgate.Answered:
-		if e.Status == 429 {
+		switch {
+		case e.Status == http.StatusTooManyRequests:
 			m.refused.Add(1)
-			return
+		case e.Status == http.StatusServiceUnavailable, e.Method == http.MethodGet, e.Err != nil && neverLeft(e.Err):
+			// The first of them the Sender knows more about.
+		default:
+			m.accept()
 		}
-		m.accepted.Add(1)
-		m.last.Store(time.Now().UnixNano())
 	}
 }
 
-// Sent returns how many requests left, Refused how many got a 429, Accepted how
-// many were answered otherwise or not at all, Retried how many had left before.
-func (m *Meter) Sent() int64     { return m.sent.Load() }
-func (m *Meter) Refused() int64  { return m.refused.Load() }
-func (m *Meter) Accepted() int64 { return m.accepted.Load() }
-func (m *Meter) Retried() int64  { return m.retried.Load() }
-func (m *Meter) Logins() int64   { return m.logins.Load() }
+func (m *Meter) accept() {
+	m.accepted.Add(1)
+	m.last.Store(time.Now().UnixNano())
+}
+
+// answered counts the kinds of 503: with a Retry-After it refuses; without,
+// nobody knows.
+func (m *Meter) answered(o headgate.Observation, poll bool) {
+	switch {
+	case o.Status != http.StatusServiceUnavailable:
+	case o.Refused:
+		m.unavailable.Add(1)
+	case !poll:
+		m.accept()
+	}
+}
+
+// isPoll reports whether e is about a request that follows a launch.
+func isPoll(e headgate.Event) bool {
+	return e.Method == http.MethodGet && strings.Contains(e.Path, genesys.LaunchPath+"/")
+}
+
+// Sent returns how many requests were to leave, polls among them. Refused is how
+// many got a 429, Unavailable how many a 503 that said when to come again.
+// Accepted is how many executions were answered otherwise, or not at all
+// although they left: polls, and what met no connection, are not among them.
+// Retried is how many had left before, Polls how many followed a launch.
+func (m *Meter) Sent() int64        { return m.sent.Load() }
+func (m *Meter) Refused() int64     { return m.refused.Load() }
+func (m *Meter) Unavailable() int64 { return m.unavailable.Load() }
+func (m *Meter) Accepted() int64    { return m.accepted.Load() }
+func (m *Meter) Retried() int64     { return m.retried.Load() }
+func (m *Meter) Polls() int64       { return m.polls.Load() }
+func (m *Meter) Logins() int64      { return m.logins.Load() }
 
 // Elapsed returns the time since the first request left.
 func (m *Meter) Elapsed() time.Duration {
@@ -213,8 +250,9 @@ func (m *Meter) Elapsed() time.Duration {
 	return 0
 }
 
-// Span returns the time from the first request to the last answer that was no
-// refusal.
+// Span returns the time from the first request to the last one that counts as
+// accepted. With polls it says nothing about the pace of the launches: both
+// draw on the limit.
 func (m *Meter) Span() time.Duration {
 	return max(0, time.Duration(m.last.Load()-m.first.Load()))
 }

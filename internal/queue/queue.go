@@ -101,13 +101,15 @@ type Tally struct {
 	Sent int `json:"sent,omitempty"`
 	// Refused counts answers that a limit refused: surely not executed.
 	Refused int `json:"refused,omitempty"`
-	// Retries counts the attempts that a failure other than a refusal cost.
-	Retries int `json:"retries,omitempty"`
+	// Retries counts the attempts that a failure other than a refusal cost;
+	// Forgiven of them no longer count against the most that are made.
+	Retries  int `json:"retries,omitempty"`
+	Forgiven int `json:"forgiven,omitempty"`
 	// Unanswered counts attempts that may have been executed although no
 	// usable answer came. If it is above 0 and the execution is done, it
 	// may have been executed more than once.
 	Unanswered int `json:"unanswered,omitempty"`
-	// Unauthorized counts 401 answers.
+	// Unauthorized counts 401 answers since another one came.
 	Unauthorized int `json:"unauthorized,omitempty"`
 	// LastBackoff is the latest wait that backoff chose; decorrelated
 	// jitter grows from it.
@@ -117,6 +119,8 @@ type Tally struct {
 	Waits map[string]time.Duration `json:"waits,omitempty"`
 	// Polls counts the status requests that followed launched work.
 	Polls int `json:"polls,omitempty"`
+	// AnswerBytes is how long the answer was, if not all of it was kept.
+	AnswerBytes int64 `json:"answer_bytes,omitempty"`
 }
 
 // Update moves one execution from one state to another.
@@ -140,6 +144,9 @@ type Filter struct {
 	States []State // empty: all
 	After  int64   // only those with a greater ID
 	Limit  int     // at most so many; 0: all
+	// Unanswered: only those with a Tally.Unanswered above 0. To look for
+	// them among a million must take no more than seconds.
+	Unanswered bool
 }
 
 // Counts says how many executions are in each state, indexed by State.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 )
@@ -12,6 +13,10 @@ import (
 // unanswered.
 const ReasonCrash = "process ended between sending and answer"
 
+// ReasonNotAgain begins the Reason of an execution that [Recover] found waiting
+// to be sent again, which at-most-once does not allow.
+const ReasonNotAgain = "may have been executed, and is not sent again"
+
 // Recovered says what [Recover] did.
 type Recovered struct {
 	// Requeued were claimed, and nothing had left: they wait again.
@@ -19,7 +24,8 @@ type Recovered struct {
 	// Resent were sent and unanswered, and will be sent again
 	// (at-least-once). They may be executed twice.
 	Resent int
-	// Unknown were sent and unanswered, and ended as unknown (at-most-once).
+	// Unknown were sent and unanswered, now or by an earlier run that would
+	// have sent them again, and ended as unknown (at-most-once).
 	Unknown int
 }
 
@@ -28,7 +34,8 @@ type Recovered struct {
 const recoverAtOnce = 256
 
 // Recover brings back what an ended process left in its hands: Claimed is
-// queued again, Sent is decided by delivery. Call it once after opening a
+// queued again, Sent is decided by delivery. At-most-once also ends what an
+// at-least-once run has left to be sent again. Call it once after opening a
 // store that nobody else works on and before [Dispatcher.Run]. now is the time
 // given to executions that end here.
 //
@@ -42,7 +49,7 @@ func Recover(ctx context.Context, s Store, delivery Delivery, now time.Time) (Re
 		wg    sync.WaitGroup
 	)
 	slots := make(chan struct{}, recoverAtOnce)
-	for x, err := range s.Each(ctx, Filter{States: []State{Claimed, Sent}}) {
+	for x, err := range leftOver(ctx, s, delivery) {
 		if err != nil {
 			mu.Lock()
 			first = errors.Join(first, err)
@@ -77,12 +84,41 @@ func Recover(ctx context.Context, s Store, delivery Delivery, now time.Time) (Re
 	return done, nil
 }
 
+// leftOver yields what Recover has to decide.
+func leftOver(ctx context.Context, s Store, delivery Delivery) iter.Seq2[Execution, error] {
+	filters := []Filter{{States: []State{Claimed, Sent}}}
+	if delivery == AtMostOnce {
+		// First, lest what the other puts there be read again.
+		filters = []Filter{{States: []State{Queued}, Unanswered: true}, filters[0]}
+	}
+	return func(yield func(Execution, error) bool) {
+		for _, f := range filters {
+			for x, err := range s.Each(ctx, f) {
+				if err == nil && x.State == Queued && x.Remote != "" {
+					continue // it is followed, not sent again
+				}
+				if !yield(x, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // recovery is the update that brings x back.
 func recovery(x Execution, delivery Delivery, now time.Time) Update {
 	u := x.update(Queued)
-	// Followed work is polled, and polls may be repeated: it just goes on.
-	if x.State == Sent && x.Remote == "" {
+	switch {
+	case x.Remote != "":
+		// Followed work is polled, and polls may be repeated: it just goes on.
+	case x.State == Sent:
 		u = unanswered(u, delivery, now, ReasonCrash)
+	case delivery == AtMostOnce && x.Tally.Unanswered > 0:
+		u.To, u.At, u.Due = Unknown, now, time.Time{}
+		u.Reason = ReasonNotAgain
+		if x.Reason != "" {
+			u.Reason += " (" + x.Reason + ")"
+		}
 	}
 	return u
 }

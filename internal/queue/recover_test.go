@@ -3,6 +3,8 @@ package queue_test
 import (
 	"context"
 	"errors"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,5 +130,52 @@ func TestRecoverFails(t *testing.T) {
 	s.Before = nil
 	if got, err := queue.Recover(t.Context(), s, queue.AtLeastOnce, time.Now()); err != nil || got.Resent != 2 {
 		t.Errorf("Recover after a failure: %+v, %v", got, err)
+	}
+}
+
+// What an at-least-once run would send again may have run: at-most-once must
+// not, whether it is queued, parked or was claimed when that run ended.
+func TestRecoverAtMostOnceAfterAtLeastOnce(t *testing.T) {
+	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	maybe := queue.Tally{Sent: 2, Unanswered: 1}
+	fill := func(t *testing.T) *queuetest.Memory {
+		s := queuetest.NewMemory()
+		must(t, s.Add(t.Context(), []queue.Execution{
+			{Tally: maybe, Reason: "answered 502", Status: 502}, // will be claimed
+			{Tally: maybe, Reason: "EOF"},
+			{Tally: maybe, Due: now.Add(time.Hour)},
+			{Tally: maybe, Remote: "r"}, // known to have been launched
+			{Tally: queue.Tally{Sent: 3, Refused: 3}},
+			{},
+			{State: queue.Done, Tally: maybe},
+		}))
+		_, err := s.Claim(t.Context(), now, 1)
+		must(t, err)
+		return s
+	}
+	s := fill(t)
+	got, err := queue.Recover(t.Context(), s, queue.AtMostOnce, now)
+	must(t, err)
+	if want := (queue.Recovered{Unknown: 3}); got != want {
+		t.Errorf("Recover: got %+v, want %+v", got, want)
+	}
+	for i, x := range each(t, s) {
+		want := []queue.State{queue.Unknown, queue.Unknown, queue.Unknown, queue.Queued, queue.Queued, queue.Queued, queue.Done}[i]
+		if x.State != want {
+			t.Errorf("execution %d is %v, want %v", x.ID, x.State, want)
+		}
+		if i < 3 && (!reflect.DeepEqual(x.Tally, maybe) || x.Reason == "" || x.Ended != now) {
+			t.Errorf("execution %d: %+v", x.ID, x)
+		}
+	}
+	if x := each(t, s)[0]; x.Status != 502 || !strings.Contains(x.Reason, "answered 502") {
+		t.Errorf("what the last attempt met was lost: %+v", x)
+	}
+
+	s = fill(t)
+	got, err = queue.Recover(t.Context(), s, queue.AtLeastOnce, now)
+	must(t, err)
+	if counts, _ := s.Counts(t.Context()); got != (queue.Recovered{Requeued: 1}) || counts[queue.Queued] != 6 {
+		t.Errorf("at-least-once: %+v, %v", got, counts)
 	}
 }

@@ -5,8 +5,9 @@ import "slices"
 // ways are the edges of the drawing in docs/states.md, by where they start.
 // Outcomes have none: an execution that ended never changes again.
 var ways = [Unknown + 1][]State{
-	// Without passing through Claimed: what is withdrawn before its turn.
-	Queued: {Claimed, Failed, Expired},
+	// Without passing through Claimed: what is withdrawn before its turn. To
+	// Unknown: it may have run already, and must not run twice.
+	Queued: {Claimed, Failed, Expired, Unknown},
 	// Back to Queued: handed back, or surely not left. To an outcome without
 	// Sent: a request that can't be made, a deadline, or a poll that met the
 	// end of launched work.

@@ -11,7 +11,7 @@ import (
 // there as the table that the stores obey.
 func TestLegal(t *testing.T) {
 	legal := map[State][]State{
-		Queued:  {Claimed, Failed, Expired},
+		Queued:  {Claimed, Failed, Expired, Unknown},
 		Claimed: {Queued, Sent, Done, Failed, Expired, Unknown},
 		Sent:    {Queued, Done, Failed, Expired, Unknown},
 	}

@@ -104,6 +104,30 @@ func BenchmarkImport(b *testing.B) {
 	}
 }
 
+// BenchmarkRecover looks for what must not be sent again among a million that
+// wait, a tenth of which were sent and refused before: it comes once, at the
+// start of an at-most-once run.
+func BenchmarkRecover(b *testing.B) {
+	for _, queued := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
+			if queued > 10_000 && testing.Short() {
+				b.Skip("takes a while to fill")
+			}
+			s := bencher(b, Options{})
+			refused := benchExecution()
+			refused.Tally = queue.Tally{Sent: 1, Refused: 1, Waits: map[string]time.Duration{"Retry-After": time.Second}}
+			fill(b, s, queued/10, refused)
+			fill(b, s, queued-queued/10, benchExecution())
+			b.ResetTimer()
+			for b.Loop() {
+				if got, err := queue.Recover(b.Context(), s, queue.AtMostOnce, time.Now()); err != nil || got != (queue.Recovered{}) {
+					b.Fatal(got, err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkCycle carries executions from claim to sent to done with 200 at
 // once, beside what must not matter: executions that ended, and executions at
 // the front that are due tomorrow.

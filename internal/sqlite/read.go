@@ -105,7 +105,7 @@ func (s *Store) Meta(ctx context.Context, key string) (v []byte, err error) {
 // nothing is open while it does.
 func (s *Store) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execution, error] {
 	return func(yield func(queue.Execution, error) bool) {
-		query := eachQuery(f.States)
+		query := eachQuery(f)
 		after, left := f.After, f.Limit
 		for {
 			limit := chunkRows
@@ -136,13 +136,13 @@ func (s *Store) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execut
 
 // eachQuery chooses the index by what is asked for: what is in flight is found
 // without a look at what is not.
-func eachQuery(states []queue.State) string {
+func eachQuery(f queue.Filter) string {
 	from := "execution e NOT INDEXED"
 	where := "e.id > ?"
-	if len(states) > 0 {
+	if len(f.States) > 0 {
 		var in []string
 		flight := true
-		for _, s := range states {
+		for _, s := range f.States {
 			in = append(in, fmt.Sprint(int(s)))
 			flight = flight && (s == queue.Claimed || s == queue.Sent)
 		}
@@ -152,6 +152,9 @@ func eachQuery(states []queue.State) string {
 			from = "execution e INDEXED BY flight"
 			where += " AND e.state IN (1, 2)" // word for word the index's own
 		}
+	}
+	if f.Unanswered {
+		where += " AND json_extract(e.tally, '$.unanswered') > 0" // most have no tally
 	}
 	return "SELECT " + whole + " FROM " + from + " CROSS JOIN request r ON r.id = e.id WHERE " + where +
 		" ORDER BY e.id LIMIT ?"

@@ -98,11 +98,14 @@ INSERT INTO total VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
 type Options struct {
 	// Limiter, if set, gives what is to be stored under the meta key
 	// "limiter". It is called once for each transaction in which an
-	// execution becomes sent, and stored by that transaction: what the
-	// limiter had handed out is on disk before the request it was for
-	// leaves. It is called from the store's writer, after leave of the
-	// executions concerned was called: it must be quick and must not use
-	// the store. nil from it stores nothing.
+	// execution that was claimed changes, and stored by that transaction:
+	// what the limiter had handed out is on disk before the request it was
+	// for leaves, and the gate that an answer closed is on disk with what
+	// became of its execution. Close calls it once more, for what left no
+	// trace in the executions, such as a refused login. It is called from
+	// the store's writer, or from Close, after leave of the executions
+	// concerned was called: it must be quick and must not use the store.
+	// nil from it stores nothing.
 	Limiter func() []byte
 
 	// Reserve is how many bytes of the disk are held back for the time when
@@ -258,8 +261,9 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
 		s.w.stop()
+		err := s.w.saveLimiter()
 		s.ckpt.stop()
-		if err := s.release(); err != nil {
+		if err := errors.Join(err, s.release()); err != nil {
 			s.closeErr = fmt.Errorf("closing journal %s: %w", s.path, err)
 		}
 	})

@@ -197,7 +197,7 @@ func (s *Store) Update(ctx context.Context, u queue.Update) error {
 	}
 	return s.w.do(ctx, &op{
 		weight: len(u.Answer) + 500,
-		sends:  u.To == queue.Sent,
+		saves:  u.From != queue.Queued, // sent, answered, or a poll
 		run: func(t *transaction) error {
 			res, err := t.update.ExecContext(context.Background(), int(u.To), parked(u.To, u.Due), nanos(u.Due),
 				ended, u.Status, u.Remote, u.Reason, tally, blob(u.Answer), u.ID, int(u.From))

@@ -52,7 +52,7 @@ const (
 type op struct {
 	kind   kind
 	weight int
-	sends  bool // an execution becomes sent
+	saves  bool // the limiter may have changed: see Options.Limiter
 	// run makes the change within a transaction. It may be run again after
 	// a rollback. An error of our own (stale, say) must leave nothing
 	// changed; any other undoes the whole transaction.
@@ -129,6 +129,23 @@ func (w *writer) stop() {
 	w.mu.Unlock()
 	w.ring()
 	w.wg.Wait()
+}
+
+// saveLimiter stores the limiter's state once more. It comes after stop.
+func (w *writer) saveLimiter() error {
+	if w.s.opt.Limiter == nil {
+		return nil
+	}
+	v := w.s.opt.Limiter()
+	if v == nil {
+		return nil
+	}
+	o := &op{done: make(chan struct{}), run: func(t *transaction) error {
+		_, err := t.setMeta.ExecContext(context.Background(), MetaLimiter, v)
+		return err
+	}}
+	w.batch([]*op{o})
+	return w.s.failed(o.err)
 }
 
 func (w *writer) close() error {
@@ -338,7 +355,7 @@ func (w *writer) transact(ops []*op) (err error) {
 		}
 	}()
 	t := transaction{writeStatements: &w.stmts, nextID: w.nextID}
-	sends := false
+	saves := false
 	for _, o := range ops {
 		o.err = o.run(&t)
 		if own, ok := errors.AsType[ownError](o.err); ok {
@@ -348,7 +365,7 @@ func (w *writer) transact(ops []*op) (err error) {
 		if o.err != nil {
 			return o.err
 		}
-		sends = sends || o.sends
+		saves = saves || o.saves
 	}
 	for state, n := range t.delta {
 		if n != 0 {
@@ -357,7 +374,7 @@ func (w *writer) transact(ops []*op) (err error) {
 			}
 		}
 	}
-	if sends && w.s.opt.Limiter != nil {
+	if saves && w.s.opt.Limiter != nil {
 		if v := w.s.opt.Limiter(); v != nil {
 			if _, err := w.stmts.setMeta.ExecContext(ctx, MetaLimiter, v); err != nil {
 				return err

@@ -101,8 +101,8 @@ func TestBatchedTogether(t *testing.T) {
 	}
 }
 
-// The limiter's state is asked once for each transaction that sends, after the
-// permits that it covers were given, and not for others.
+// The limiter's state is asked once for each transaction in which something is
+// sent or has come back from the server, and not for others.
 func TestLimiterState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	var calls int
@@ -124,17 +124,47 @@ func TestLimiterState(t *testing.T) {
 	if calls != 1 {
 		t.Errorf("asked %d times for one transaction", calls)
 	}
-	before := calls
-	for id := int64(1); id <= 64; id++ {
-		must(t, s.Update(t.Context(), queue.Update{ID: id, From: queue.Sent, To: queue.Done}))
+	stored := func(want int) {
+		t.Helper()
+		if v, err := s.Meta(t.Context(), MetaLimiter); err != nil || string(v) != fmt.Sprintf("state %d", want) {
+			t.Errorf("the limiter's state is %q, %v, want that of call %d", v, err, want)
+		}
 	}
-	if calls != before {
-		t.Errorf("asked %d times although nothing was sent", calls-before)
+	stored(1)
+	// An answer may have closed a gate, and then nothing is sent for long.
+	must(t, s.Update(t.Context(), queue.Update{ID: 1, From: queue.Sent, To: queue.Queued}))
+	stored(2)
+	must(t, s.Update(t.Context(), queue.Update{ID: 2, From: queue.Sent, To: queue.Done}))
+	stored(3)
+	// So may the answer to a poll.
+	must(t, s.Add(t.Context(), make([]queue.Execution, 1)))
+	if _, err := s.Claim(t.Context(), time.Now(), 2); err != nil {
+		t.Fatal(err)
 	}
+	must(t, s.SetMeta(t.Context(), "other", []byte("x")))
+	stored(3)
+	must(t, s.Update(t.Context(), queue.Update{ID: 65, From: queue.Claimed, To: queue.Queued}))
+	stored(4)
+	// And what nothing in the journal came of, such as a refused login.
 	must(t, s.Close())
 	s = mustOpen(t, path, small)
-	if v, err := s.Meta(t.Context(), MetaLimiter); err != nil || string(v) != fmt.Sprintf("state %d", before) {
-		t.Errorf("the limiter's state is %q, %v, want that of call %d", v, err, before)
+	stored(5)
+	if calls != 5 {
+		t.Errorf("asked %d times", calls)
+	}
+}
+
+// Who knows nothing of the limits leaves what is stored as it is.
+func TestLimiterStateOfNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	s := mustOpen(t, path, Options{Reserve: -1, Limiter: func() []byte { return []byte("known") }})
+	must(t, s.Close())
+	s = mustOpen(t, path, Options{Reserve: -1, Limiter: func() []byte { return nil }})
+	must(t, s.Add(t.Context(), make([]queue.Execution, 1)))
+	must(t, s.Close())
+	s = mustOpen(t, path, small)
+	if v, err := s.Meta(t.Context(), MetaLimiter); err != nil || string(v) != "known" {
+		t.Errorf("the limiter's state is %q, %v", v, err)
 	}
 }
 

@@ -22,7 +22,12 @@ func testEach(t *testing.T, open Opener) {
 		if id%5 == 0 {
 			to = queue.Failed
 		}
-		update(t, s, queue.Update{ID: id, From: queue.Claimed, To: to, At: t0})
+		var tally queue.Tally
+		if id%3 == 0 {
+			// A limit may be called anything.
+			tally = queue.Tally{Sent: 2, Unanswered: int(id % 2), Waits: map[string]time.Duration{"unanswered": 1}}
+		}
+		update(t, s, queue.Update{ID: id, From: queue.Claimed, To: to, At: t0, Tally: tally})
 	}
 	match := func(f queue.Filter) (want []int64) {
 		for id := f.After + 1; id <= n; id++ {
@@ -34,6 +39,9 @@ func testEach(t *testing.T, open Opener) {
 				state = queue.Sent
 			case id <= 600:
 				state = queue.Claimed
+			}
+			if f.Unanswered && !(id <= 500 && id%3 == 0 && id%2 == 1) {
+				continue
 			}
 			if len(f.States) == 0 || slices.Contains(f.States, state) {
 				want = append(want, id)
@@ -54,6 +62,9 @@ func testEach(t *testing.T, open Opener) {
 		{States: []queue.State{queue.Sent}, After: 250},
 		{States: []queue.State{queue.Sent, queue.Claimed, queue.Sent}},
 		{States: []queue.State{queue.Failed, queue.Queued}, After: 100, Limit: 100},
+		{Unanswered: true}, {Unanswered: true, Limit: 50},
+		{Unanswered: true, States: []queue.State{queue.Sent}, After: 77},
+		{Unanswered: true, States: []queue.State{queue.Queued}},
 	} {
 		if got, want := ids(all(t, s, f)), match(f); !slices.Equal(got, want) {
 			t.Errorf("Each(%+v): got %d executions %v, want %d", f, len(got), got, len(want))

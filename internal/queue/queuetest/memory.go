@@ -154,11 +154,15 @@ func (m *Memory) Counts(ctx context.Context) (c queue.Counts, err error) {
 func (m *Memory) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execution, error] {
 	return func(yield func(queue.Execution, error) bool) {
 		for after, n := max(0, f.After), 0; f.Limit <= 0 || n < f.Limit; n++ {
-			var x queue.Execution
+			var found queue.Execution
 			err := m.locked(func() error {
 				for ; after < int64(len(m.xs)); after++ {
-					if s := m.xs[after].State; len(f.States) == 0 || slices.Contains(f.States, s) {
-						x = clean(m.xs[after])
+					x := &m.xs[after]
+					if f.Unanswered && x.Tally.Unanswered == 0 {
+						continue
+					}
+					if len(f.States) == 0 || slices.Contains(f.States, x.State) {
+						found = clean(*x)
 						break
 					}
 				}
@@ -168,7 +172,7 @@ func (m *Memory) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execu
 				yield(queue.Execution{}, err)
 				return
 			}
-			if x.ID == 0 || !yield(x, nil) {
+			if found.ID == 0 || !yield(found, nil) {
 				return
 			}
 			after++

@@ -143,6 +143,7 @@ func (m *model) apply(rt *rapid.T, u queue.Update) {
 	u.Answer = rapid.SliceOf(rapid.Byte()).Draw(rt, "answer")
 	u.Status = rapid.IntRange(0, 599).Draw(rt, "status")
 	u.Tally.Sent = rapid.IntRange(0, 3).Draw(rt, "sent")
+	u.Tally.Unanswered = rapid.IntRange(0, 1).Draw(rt, "unanswered")
 	err, want := m.real.Update(rt.Context(), u), m.memory.Update(rt.Context(), u)
 	same(rt, fmt.Sprintf("Update of %d from %v to %v", u.ID, u.From, u.To), err, want)
 }
@@ -150,6 +151,7 @@ func (m *model) apply(rt *rapid.T, u queue.Update) {
 func (m *model) each(rt *rapid.T) {
 	states := rapid.SliceOfN(rapid.IntRange(0, int(queue.Unknown)), 0, 3).Draw(rt, "states")
 	f := queue.Filter{After: rapid.Int64Range(0, m.added+1).Draw(rt, "after"), Limit: rapid.IntRange(0, 5).Draw(rt, "limit")}
+	f.Unanswered = rapid.Bool().Draw(rt, "unanswered")
 	for _, s := range states {
 		f.States = append(f.States, queue.State(s))
 	}

@@ -130,7 +130,7 @@ func testUpdate(t *testing.T, open Opener) {
 	x = add(t, s, x)[0]
 	claim(t, s, t0, 1)
 	tally := queue.Tally{
-		Sent: 1, Refused: 2, Retries: 3, Unanswered: 4, Unauthorized: 5, LastBackoff: 6,
+		Sent: 1, Refused: 2, Retries: 3, Unanswered: 4, Unauthorized: 5, LastBackoff: 6, Forgiven: 2, AnswerBytes: 1 << 40,
 		Waits: map[string]time.Duration{"Retry-After": 7, "token": 8}, Polls: 9,
 	}
 	u := queue.Update{
