@@ -119,8 +119,16 @@ func (r *bulkRun) notFilled(ctx context.Context, err error) error {
 	return usage("%w", err)
 }
 
+// lockPatience is how long a journal may stay locked by a run that is just
+// ending: one that was killed holds its lock until the system is done with it.
+const lockPatience = time.Second
+
 func (r *bulkRun) openStore() error {
 	store, err := sqlite.Open(r.journal, sqlite.Options{Limiter: r.limiterState})
+	for until := time.Now().Add(lockPatience); errors.Is(err, sqlite.ErrLocked) && time.Now().Before(until); {
+		time.Sleep(20 * time.Millisecond)
+		store, err = sqlite.Open(r.journal, sqlite.Options{Limiter: r.limiterState})
+	}
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return &exitError{exitNotAllDone, err}

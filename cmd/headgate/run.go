@@ -36,7 +36,7 @@ func (p *process) execute(f *runFlags) error {
 	defer stop()
 	do, abort := context.WithCancel(context.Background())
 	defer abort()
-	r := &bulkRun{process: p, flags: f, abort: abort, stop: stop}
+	r := &bulkRun{process: p, flags: f, abort: abort, stop: stop, began: time.Now()}
 	r.console.stderr = p.stderr
 	work := func() error { return r.dryRun(take) }
 	if !f.dryRun {
@@ -180,6 +180,7 @@ type bulkRun struct {
 	sending   atomic.Pointer[sqlite.Store] // the store, from when rows are sent
 	org       *genesys.Org
 	meter     bulk.Meter
+	began     time.Time
 	console   console
 	logger    *slog.Logger
 	notes     notes
@@ -334,7 +335,7 @@ func cause(e headgate.Event) string {
 // dispatch carries the rows to their outcomes and says how it went.
 func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recovered queue.Recovered, results resultsFile) error {
 	r.sending.Store(r.store)
-	run := &bulk.Run{Store: r.store, Sender: &bulk.Sender{}, Concurrency: r.flags.concurrency, Results: results, Meter: &r.meter}
+	run := &bulk.Run{Began: r.began, Store: r.store, Sender: &bulk.Sender{}, Concurrency: r.flags.concurrency, Results: results, Meter: &r.meter}
 	if r.org != nil { // else nothing is left to send
 		run.Limiter = r.org.Limiter
 		run.Ask = headgate.Ask{

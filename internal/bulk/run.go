@@ -25,6 +25,8 @@ type Run struct {
 	Concurrency int
 	// Results gets one line a row, in order. Nil: io.Discard.
 	Results io.Writer
+	// Began is when the user gave the command, for the time that has passed.
+	Began time.Time
 	// Meter saw the events of the Sender's transport.
 	Meter *Meter
 
@@ -121,7 +123,7 @@ func (r *Run) Progress() progress.Snapshot {
 		Waiting:  counts[queue.Queued] + counts[queue.Claimed],
 		Refused:  r.Meter.Refused(),
 		Retried:  r.Meter.Retried(),
-		Elapsed:  r.Meter.Elapsed(),
+		Elapsed:  time.Since(r.Began),
 	}
 	s.Rate = r.lately.of(s.Total-counts.Open(), time.Now())
 	if counts.Open() == 0 {
@@ -241,14 +243,6 @@ func (m *Meter) Accepted() int64    { return m.accepted.Load() }
 func (m *Meter) Retried() int64     { return m.retried.Load() }
 func (m *Meter) Polls() int64       { return m.polls.Load() }
 func (m *Meter) Logins() int64      { return m.logins.Load() }
-
-// Elapsed returns the time since the first request left.
-func (m *Meter) Elapsed() time.Duration {
-	if first := m.first.Load(); first != 0 {
-		return time.Since(time.Unix(0, first))
-	}
-	return 0
-}
 
 // Span returns the time from the first request to the last one that counts as
 // accepted. With polls it says nothing about the pace of the launches: both
