@@ -19,15 +19,20 @@ import (
 // Ctrl-C while the input is read ends the run, even if nobody writes into it,
 // and leaves nothing behind.
 func TestInterruptWhileReading(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Skip(err)
+	// A pipe each: what opens one and is given up stays behind, and would be
+	// the other end for the next one.
+	var fifos [2]string
+	for i := range fifos {
+		fifos[i] = filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(fifos[i], 0o600); err != nil {
+			t.Skip(err)
+		}
 	}
 	for name, args := range map[string][]string{
 		"run":            {"run", "--emulator", "-"},
 		"dry run":        {"run", "--dry-run", "-"},
-		"named pipe":     {"run", "--emulator", fifo},
-		"out is a pipe":  {"run", "--emulator", "--out", fifo, "-"},
+		"named pipe":     {"run", "--emulator", fifos[0]},
+		"out is a pipe":  {"run", "--emulator", "--out", fifos[1], "-"},
 		"before the API": {"run", "--limit", "5/s", "--api-url", "http://127.0.0.1:1", "--login-url", "http://127.0.0.1:1", "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
