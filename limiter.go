@@ -156,7 +156,7 @@ type Ask struct {
 	// everybody to stay away for longer. 0: any time is waited out.
 	MaxRetryAfter time.Duration
 
-	// hold: Permit.Sent will be called when the attempt leaves.
+	// hold: Permit.left will be called when the attempt has its connection.
 	hold bool
 }
 
