@@ -107,6 +107,10 @@ type Config struct {
 	// 50 ms, which suits real networks; negative means none at all, which suits
 	// fake time. See [Report] for the whole definition of early.
 	EarlyGrace time.Duration
+	// EarlyPerToken makes a 429 announce to the token that it answers alone, not
+	// to everybody who draws on the limit that it names: for processes that
+	// share a limit and know nothing of each other's answers.
+	EarlyPerToken bool
 	// LedgerRows is how many arrivals the ledger keeps, the first ones; later
 	// ones are only counted. Zero means 100,000; negative means none. The
 	// counters are exact in any case.

@@ -20,8 +20,9 @@ import (
 // announced to what it draws on. In detail:
 //
 //   - A 429 that names its limit announces to that limit's key: the same token,
-//     client, org or path. One that does not (Config.HideLimit), and any 503,
-//     announces to the token of the request that it answers.
+//     client, org or path. One that does not (Config.HideLimit), any 503, and
+//     with Config.EarlyPerToken each 429, announces to the token of the request
+//     that it answers.
 //   - The announcement begins when its answer was written. Arrivals up to
 //     Config.EarlyGrace later are excused, for they were on the wire already.
 //   - It ends the announced time after the writing of the answer began: a client

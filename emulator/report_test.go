@@ -56,6 +56,9 @@ func TestEarly(t *testing.T) {
 		{"another token, a limit of all that is not named", Config{Limits: []Limit{{Per: PerOrg, Rate: 0.1, Burst: 1}}, EarlyGrace: -1, HideLimit: true}, []step{
 			{0, run, 0}, {0, run, 0}, {sec, run, 1}, {sec, other, 1}, {sec, run, 1},
 		}},
+		{"another token that was not told, a limit of all", Config{Limits: []Limit{{Per: PerOrg, Rate: 0.1, Burst: 1}}, EarlyGrace: -1, EarlyPerToken: true}, []step{
+			{0, run, 0}, {0, run, 0}, {sec, run, 1}, {sec, other, 1}, {sec, run, 1}, {2 * sec, run, 2},
+		}},
 		{"another path", Config{Limits: []Limit{{Per: PerPath, Rate: 0.1, Burst: 1}}, EarlyGrace: -1}, []step{
 			{0, run, 0}, {0, run, 0}, {sec, read, 0}, {sec, run, 1},
 		}},

@@ -22,6 +22,7 @@ const (
 	RetryAfterDate        RetryAfterMode = "date"        // an HTTP date, rounded up to the next whole second
 	RetryAfterFluctuating RetryAfterMode = "fluctuating" // whole seconds, uniform from RetryAfterMin to RetryAfterMax, whatever is real
 	RetryAfterShort       RetryAfterMode = "short"       // fractional seconds, half of what is real: not enough
+	RetryAfterShortWhole  RetryAfterMode = "short-whole" // whole seconds, half of what is real, rounded up: not enough where more than one is real
 	RetryAfterZero        RetryAfterMode = "zero"        // 0
 	RetryAfterNegative    RetryAfterMode = "negative"    // -5
 	RetryAfterHuge        RetryAfterMode = "huge"        // 10000000000, which overflows a wait in nanoseconds
@@ -30,7 +31,7 @@ const (
 )
 
 func (m RetryAfterMode) valid() bool {
-	return slices.Contains([]RetryAfterMode{RetryAfterCeil, RetryAfterExact, RetryAfterDate, RetryAfterFluctuating, RetryAfterShort,
+	return slices.Contains([]RetryAfterMode{RetryAfterCeil, RetryAfterExact, RetryAfterDate, RetryAfterFluctuating, RetryAfterShort, RetryAfterShortWhole,
 		RetryAfterZero, RetryAfterNegative, RetryAfterHuge, RetryAfterGarbage, RetryAfterAbsent}, m)
 }
 
@@ -83,6 +84,9 @@ func (c *Config) announce(mode RetryAfterMode, wait time.Duration, rng *rand.Ran
 			date = date.Add(time.Second)
 		}
 		return announcement{header: date.UTC().Format(http.TimeFormat), number: text, hold: date.Sub(now), fixed: true}
+	case RetryAfterShortWhole:
+		whole = int64(math.Ceil(wait.Seconds() / 2))
+		text = strconv.FormatInt(whole, 10)
 	case RetryAfterFluctuating:
 		lo, hi := int64(c.RetryAfterMin/time.Second), int64(c.RetryAfterMax/time.Second)
 		whole = lo + rng.Int64N(hi-lo+1)

@@ -284,7 +284,7 @@ func (s *Server) refuseLocked(v *visit, q *request, now time.Duration) (answer, 
 	}
 	a := s.tooMany(m, wait, v.id)
 	a.holdKey = keys[worst]
-	if s.cfg.HideLimit {
+	if s.cfg.HideLimit || s.cfg.EarlyPerToken {
 		a.holdKey = meterKey{tokenRule, v.token.name}
 	}
 	return a, true

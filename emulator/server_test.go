@@ -76,6 +76,7 @@ func TestRetryAfterModes(t *testing.T) {
 		{Config{}, `3`, now, 3 * sec},
 		{Config{RetryAfter: RetryAfterExact}, `2\.5`, "[2.5] seconds", 2500 * ms},
 		{Config{RetryAfter: RetryAfterDate}, `Sat, 01 Jan 2000 00:00:04 GMT`, now, 2750 * ms}, // at 00:00:01.25
+		{Config{RetryAfter: RetryAfterShortWhole}, `2`, "[2] seconds", 2 * sec},
 		{Config{RetryAfter: RetryAfterShort}, `1\.25`, "[1.25] seconds", 1250 * ms},
 		{Config{RetryAfter: RetryAfterZero}, `0`, "[0] seconds", 0},
 		{Config{RetryAfter: RetryAfterNegative}, `-5`, "[-5] seconds", 0},

@@ -78,7 +78,7 @@ A FAULT is a kind and options:     outage,from=10s,to=15s
 	f.StringArrayVar(&e.limits, "limit", nil, "a `LIMIT`, see above; may be given several times (default 50/s,burst=100)")
 	f.StringArrayVar(&e.faults, "fault", nil, "a `FAULT`, see above; may be given several times")
 	f.StringVar(&e.loginLimit, "login-limit", "", "a `LIMIT` for logins, refused with 400 (default none)")
-	f.StringVar(&e.retryAfter, "retry-after", "ceil", "`FORM` of Retry-After: ceil, exact, date, fluctuating, short, zero, huge, garbage, absent")
+	f.StringVar(&e.retryAfter, "retry-after", "ceil", "`FORM` of Retry-After: ceil, exact, date, fluctuating, short, short-whole, zero, huge, garbage, absent")
 	f.StringVar(&e.message, "message", "same", "`FORM` of the seconds in the 429's message: same, real, none, older")
 	f.BoolVar(&e.config.HideLimit, "hide-limit", false, "leave the limit's name out of the 429")
 	f.StringVar(&e.endpoints, "endpoints", "both", "`FORMS` of flow execution that exist: both, execute, launch")
