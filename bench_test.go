@@ -34,6 +34,24 @@ func BenchmarkTake(b *testing.B) {
 			}
 		}
 	})
+	b.Run("headgate/hidden, and done", func(b *testing.B) {
+		l := newLimiter(b)
+		for i := range 3 { // hidden limits, one of them for this path
+			p, err := l.Take(b.Context(), headgate.Ask{Org: "org", Token: "other", Path: []string{ask.Path, "/api/v2/users/1", "/api/v2/users/1/roles"}[i]})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p.Done(headgate.Observation{Status: 429, Refused: true, Limit: fmt.Sprint("hidden ", i)})
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			p, err := l.Take(b.Context(), ask)
+			if err != nil {
+				b.Fatal(err)
+			}
+			p.Done(headgate.Observation{Status: 200}) // a hidden limit bounds what is out
+		}
+	})
 	b.Run("x-time-rate/one", func(b *testing.B) {
 		l := rate.NewLimiter(1e9, 1e9)
 		b.ReportAllocs()

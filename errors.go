@@ -19,6 +19,9 @@ type LimitError struct {
 	// RetryAfter is how long the server asked everybody on the limit to
 	// stay away, as far as it was not over yet; 0 if it did not.
 	RetryAfter time.Duration
+	// Waited is how long the request had waited when it was refused, and
+	// what for; zero if it was refused without waiting.
+	Waited Wait
 	// Err is the end of the context that cut the wait short, or nil if
 	// the request was refused without waiting.
 	Err error
@@ -30,6 +33,9 @@ func (e *LimitError) Error() string {
 		e.Limit, e.Wait.Round(time.Millisecond), e.At.Format("15:04:05.000"))
 	if e.RetryAfter > 0 {
 		s += fmt.Sprintf(" (the server said to stay away for %v more)", e.RetryAfter.Round(time.Millisecond))
+	}
+	if e.Waited.Total > 0 {
+		s += "; " + e.Waited.String()
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

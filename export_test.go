@@ -10,6 +10,18 @@ func Waiting(l *Limiter) (n int) {
 	return n
 }
 
+// Learned returns how many limits are known from refusals alone.
+func Learned(l *Limiter) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.learned
+}
+
+var (
+	Template = template
+	Folds    = folds
+)
+
 // Accounts returns how many buckets are kept.
 func Accounts(l *Limiter) int {
 	l.mu.Lock()

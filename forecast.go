@@ -20,6 +20,7 @@ func (l *Limiter) Forecast(ask Ask, n int) Forecast {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
+	l.sweep()
 	ln := l.laneFor(&ask)
 	at, by := ln.ready(now, max(n, 1)-1)
 	f := Forecast{Wait: at - now}
@@ -30,7 +31,7 @@ func (l *Limiter) Forecast(ask Ask, n int) Forecast {
 		f.RetryAfter = gate - now
 	}
 	for _, a := range ln.accounts {
-		f.Bounded = f.Bounded || !a.bucket.Rule().Unlimited()
+		f.Bounded = f.Bounded || a.bucket.Paced()
 	}
 	return f
 }

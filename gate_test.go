@@ -76,29 +76,32 @@ func TestProbeThatIsRefusedClosesTheGateAgain(t *testing.T) {
 	})
 }
 
-// Without a known rate the others follow the probe in a slow start: the answer
-// to one lets two go.
-func TestSlowStartWithoutAKnownRate(t *testing.T) {
+// Without a known rate the others follow the probe at a rate that doubles within
+// a second and a half until it is refused.
+func TestSearchWithoutAKnownRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(t, headgate.LimiterConfig{Spread: -1})
 		p, _ := l.Take(t.Context(), headgate.Ask{})
 		p.Done(headgate.Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: time.Second})
 		c := newCrowd()
-		for i := range 15 {
+		for i := range 50 {
 			c.take(t.Context(), l, i, headgate.Ask{}, func(p headgate.Permit) {
 				time.Sleep(100 * time.Millisecond)
 				answered(p)
 			})
 		}
 		c.wg.Wait()
-		at := map[time.Duration]int{}
-		for _, d := range c.went {
-			at[d]++
+		if c.went[0] != time.Second {
+			t.Errorf("the probe went after %v, want 1s", c.went[0])
 		}
-		for i, want := range []int{1, 2, 4, 8} {
-			if got := at[time.Second+time.Duration(i)*100*time.Millisecond]; got != want {
-				t.Errorf("round trip %d: %d went, want %d (%v)", i, got, want, at)
+		for i := 2; i < 50; i++ {
+			gap, before := c.went[i]-c.went[i-1], c.went[i-1]-c.went[i-2]
+			if gap <= 0 || i > 2 && gap >= before || c.went[i] < 1100*time.Millisecond {
+				t.Errorf("caller %d went %v after the one before, which had waited %v", i, gap, before)
 			}
+		}
+		if first, later := c.went[2]-c.went[1], c.went[49]-c.went[48]; later > first/4 || later < first/16 {
+			t.Errorf("the gaps went from %v to %v in %v", first, later, c.went[49])
 		}
 	})
 }
@@ -147,8 +150,8 @@ func TestRefusalWithoutRetryAfterGrows(t *testing.T) {
 		}
 		p, _ := l.Take(t.Context(), headgate.Ask{})
 		answered(p)
-		start := time.Now()
 		p, _ = l.Take(t.Context(), headgate.Ask{})
+		start := time.Now()
 		p.Done(headgate.Observation{Status: 429, Refused: true, Missing: missing})
 		l.Take(t.Context(), headgate.Ask{})
 		if got := time.Since(start); got != 5*time.Second {
@@ -261,7 +264,8 @@ func TestNamedLimitClosesItsGateOnly(t *testing.T) {
 		for limit, want := range map[string][2]time.Duration{
 			"flows":  {10 * time.Second, 0},
 			"token":  {10 * time.Second, 10 * time.Second},
-			"hidden": {10 * time.Second, 10 * time.Second}, // nobody knows it: the token's
+			"hidden": {10 * time.Second, 0}, // nobody knows it: it is learned
+			"":       {10 * time.Second, 10 * time.Second},
 		} {
 			p, err := l.Take(t.Context(), headgate.Ask{Path: "/flows"})
 			if err != nil {
@@ -345,8 +349,9 @@ func TestWaitBehindTwoGates(t *testing.T) {
 		c.take(t.Context(), l, 1, headgate.Ask{}, func(p headgate.Permit) { wait = p.Wait; answered(p) })
 		c.wg.Wait()
 		// Closed for 1 s, the probe on its way for 0.3 s, closed for 1 s.
-		if want := (headgate.Wait{Limit: "api", Total: 2300 * time.Millisecond, RetryAfter: 2 * time.Second}); wait != want {
-			t.Errorf("waited %+v, want %+v", wait, want)
+		const want = "waited 2.3 s: api empty 0.3 s, Retry-After 2.0 s"
+		if wait.String() != want || wait.Total != 2300*time.Millisecond || wait.RetryAfter() != 2*time.Second {
+			t.Errorf("%v (%+v), want %s", wait, wait, want)
 		}
 	})
 }

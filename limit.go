@@ -59,8 +59,12 @@ func fromWord[E ~int](e *E, words []string, text []byte) error {
 // MaxWindow is the largest Max of a windowed limit.
 const MaxWindow = 1_000_000
 
-// Limit is one rule of the server: a token bucket (Rate and Burst) or a
-// window (Max and Window), never both.
+// Limit is one rule of the server: a token bucket (Rate and Burst) or a window
+// (Max and Window), never both, or neither of them: then nothing is told, and it
+// is learned from a careful start. See [Learn] and [PerTime].
+//
+// What is told is where it starts, unless Learn is LearnOff: a server that gives
+// less or more, that others draw on, or that changes, is followed.
 //
 // A little of the burst is held in hand (a tenth, at most one token and what
 // refills in 25 ms), because requests arrive less evenly than they are sent
@@ -88,7 +92,44 @@ type Limit struct {
 	Max int
 	// Window is the length of the window: above 0.
 	Window time.Duration
+
+	// Learn says whether what the server does goes over what is told here.
+	// The zero value is LearnOn.
+	Learn Learning
+	// Ceiling is a rate, in requests a second, that is never exceeded
+	// whatever is learned: requests are so far apart, those of a burst
+	// too. 0 is none. It goes with LearnOn.
+	Ceiling float64
 }
+
+// Learning says whether a limit is learned from what the server does.
+type Learning int
+
+const (
+	// LearnOn starts from what was told and follows the server: a limit
+	// that is lower, that others draw on, or that changes, is kept to, and
+	// about once in 500 requests a little more is tried. What is told as a
+	// window may turn out to be a bucket. A told burst is spread over a
+	// tenth of a second. See docs/learning.md.
+	LearnOn Learning = iota
+	// LearnOff keeps to what was told, and closes the gate when refused.
+	LearnOff
+)
+
+var learningWords = []string{"on", "off"}
+
+// String returns the word that configuration uses: on, off.
+func (l Learning) String() string { return learningWords[l] }
+
+// MarshalText returns the word.
+func (l Learning) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText reads the word: on or off.
+func (l *Learning) UnmarshalText(text []byte) error { return fromWord(l, learningWords, text) }
+
+// Learn returns a limit of which nothing is known but its name: it begins with
+// few requests in flight, and finds out.
+func Learn(name string) Limit { return Limit{Name: name} }
 
 // Even returns a rate and a burst that keep any span of per free of more than
 // n requests. It is right for a server of which only "n per minute" is known,
@@ -96,6 +137,19 @@ type Limit struct {
 // (but at least one request) is burst and the rest refills evenly.
 func Even(n float64, per time.Duration) (rate, burst float64) {
 	return 0.95 * n / per.Seconds(), max(1, n/20)
+}
+
+// PerTime returns a limit of which only "n per minute", or per any other time, is
+// known. What is kept to is right whether the server counts by token bucket, fixed
+// or sliding window: a window of that time, which learns which of them it is. If
+// the time is less than a minute, a Retry-After in whole seconds can't tell, and
+// it is a bucket with the rate and the burst of [Even]. Set the Name.
+func PerTime(n float64, per time.Duration) (l Limit) {
+	if per >= time.Minute && n >= 1 && n <= MaxWindow {
+		return Limit{Max: int(n), Window: per}
+	}
+	l.Rate, l.Burst = Even(n, per)
+	return l
 }
 
 // ParseRate reads a rate such as "50", "50/s", "300/min" or "3000/h" into the
@@ -133,6 +187,15 @@ func (l Limit) Validate() error {
 		return bad("Per is %v, must be one of %s", l.Per, strings.Join(perWords[:], ", "))
 	case l.Match != "" && l.Match[0] != '/':
 		return bad("Match is %q, must be a path that begins with /", l.Match)
+	case l.Learn < 0 || int(l.Learn) >= len(learningWords):
+		return bad("Learn is %d, must be LearnOn or LearnOff", l.Learn)
+	case !(l.Ceiling >= 0) || math.IsInf(l.Ceiling, 0):
+		return bad("Ceiling is %v, must be a rate above 0 (requests per second), or 0 for none", l.Ceiling)
+	case l.Ceiling > 0 && l.Learn == LearnOff:
+		return bad("Ceiling is %v, and Learn is off: what is told is never exceeded then", l.Ceiling)
+	case l.unknown() && l.Learn == LearnOff:
+		return bad("nothing is told and Learn is off: give Rate and Burst, or Max and Window")
+	case l.unknown():
 	case l.Max == 0 && l.Window == 0:
 		if !(l.Rate > 0) || math.IsInf(l.Rate, 0) {
 			return bad("Rate is %v, must be a number above 0 (tokens per second)", l.Rate)
@@ -150,8 +213,14 @@ func (l Limit) Validate() error {
 	return nil
 }
 
+// unknown reports whether nothing is told.
+func (l Limit) unknown() bool { return l.Rate == 0 && l.Burst == 0 && l.Max == 0 && l.Window == 0 }
+
 func (l Limit) rule() bucket.Rule {
-	return bucket.Rule{Rate: l.Rate, Burst: l.Burst, Max: l.Max, Window: l.Window}
+	return bucket.Rule{
+		Rate: l.Rate, Burst: l.Burst, Max: l.Max, Window: l.Window,
+		Learn: l.Learn == LearnOn, Ceiling: l.Ceiling,
+	}
 }
 
 // matches reports whether requests to path draw on l.

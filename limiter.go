@@ -3,8 +3,10 @@ package headgate
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +36,9 @@ type LimiterConfig struct {
 // Whoever has to wait stands in line by [Ask.Priority], then by arrival. One
 // timer wakes the head of the line; nobody polls.
 //
+// A limit of the server that nobody configured is learned from the refusals that
+// name it: see [Permit.Done].
+//
 // Most callers want a [Transport], which takes a permit for every attempt and
 // tells the limiter what came of it. Use a Limiter directly to share it between
 // transports, or to pace something else than HTTP: [Limiter.Take], then
@@ -43,11 +48,12 @@ type LimiterConfig struct {
 // may be out at once. It is safe for concurrent use.
 type Limiter struct {
 	epoch    time.Time
-	limits   []Limit
 	spread   float64
 	observer Observer
 
 	mu       sync.Mutex // guards what is below, and all that hangs on it
+	limits   []known    // the configured ones first
+	learned  int        // how many of them are learned, and not free
 	accounts map[accountKey]*account
 	lanes    map[laneKey]*lane
 	last     *lane   // the lane of the latest Take, found without hashing
@@ -66,6 +72,10 @@ type account struct {
 	name   string
 	limit  int // index in Limiter.limits, or implicit
 	bucket bucket.Bucket
+	// told is the rate that was configured, claimed the one that the server
+	// says in its refusals; 0 if there is none.
+	told, claimed float64
+	unused        json.RawMessage // State.Learned of another rule
 	// waiting counts the waiters that draw on it, by priority.
 	waiting [priorities]int
 	lanes   int // how many lanes draw on it; with none, it goes when idle
@@ -89,6 +99,7 @@ type lane struct {
 	accounts []*account
 	token    *account // whose gate an answer closes that names no limit
 	line     line
+	ledger                   // what the line waits for
 	waiting  [priorities]int // how many are in line, by priority
 	out      int             // permits that are not brought to an end
 }
@@ -118,9 +129,13 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 			}
 		}
 	}
+	limits := make([]known, len(c.Limits))
+	for i, limit := range c.Limits {
+		limits[i] = known{Limit: limit, buckets: i}
+	}
 	return &Limiter{
 		epoch:    time.Now(),
-		limits:   slices.Clone(c.Limits),
+		limits:   limits,
 		spread:   max(0, cmp.Or(c.Spread, 0.1)),
 		observer: c.Observer,
 		accounts: map[accountKey]*account{},
@@ -160,15 +175,6 @@ type Ask struct {
 	hold bool
 }
 
-// Wait says how long a permit was waited for, and why.
-type Wait struct {
-	// Limit is the limit that was waited for last, "" if there was no wait.
-	Limit string
-	// Total is the whole wait; RetryAfter the part of it in which the
-	// server had asked to stay away. In the rest the bucket was empty.
-	Total, RetryAfter time.Duration
-}
-
 // Permit is the right to make one attempt. It must be brought to an end by one
 // call of Done or Return.
 type Permit struct {
@@ -177,7 +183,31 @@ type Permit struct {
 
 	limiter *Limiter
 	lane    *lane
+	path    string
 	taken   bucket.Instant
+	seqs    seqs
+}
+
+// seqs are the names that the buckets of a lane have given to an attempt, in the
+// order of lane.accounts. Most lanes have few.
+type seqs struct {
+	few  [3]uint64
+	more []uint64
+}
+
+func (s *seqs) set(i int, seq uint64) {
+	if i < len(s.few) {
+		s.few[i] = seq
+		return
+	}
+	s.more = append(s.more, seq)
+}
+
+func (s *seqs) at(i int) uint64 {
+	if i < len(s.few) {
+		return s.few[i]
+	}
+	return s.more[i-len(s.few)]
 }
 
 func (l *Limiter) now() bucket.Instant { return time.Since(l.epoch) }
@@ -188,12 +218,13 @@ func (l *Limiter) now() bucket.Instant { return time.Since(l.epoch) }
 func (l *Limiter) Take(ctx context.Context, ask Ask) (Permit, error) {
 	now := l.now()
 	l.mu.Lock()
+	l.sweep()
 	ln := l.laneFor(&ask)
 	if len(l.active) == 0 {
 		if at, _ := ln.ready(now, 0); at <= now && ctx.Err() == nil {
-			ln.take(now, ask.hold)
+			p := Permit{limiter: l, lane: ln, path: ask.Path, taken: now, seqs: ln.take(now, ask.hold)}
 			l.mu.Unlock()
-			return Permit{limiter: l, lane: ln, taken: now}, nil
+			return p, nil
 		}
 	}
 	w, err := l.queue(ctx, &ask, ln, now)
@@ -208,11 +239,12 @@ func (l *Limiter) Take(ctx context.Context, ask Ask) (Permit, error) {
 func (l *Limiter) laneFor(ask *Ask) *lane {
 	key := laneKey{org: ask.Org, client: ask.Client, token: ask.Token}
 	for i := range l.limits {
-		if !l.limits[i].matches(ask.Path) {
+		k := &l.limits[i]
+		if (k.learned || k.Match != "") && !k.covers(ask.Path) { // spared where it is clear
 			continue
 		}
 		key.matches |= 1 << i
-		if l.limits[i].Per == PerPath && key.path == "" {
+		if k.Per == PerPath && key.path == "" {
 			key.path = template(ask.Path)
 		}
 	}
@@ -227,16 +259,24 @@ func (l *Limiter) laneFor(ask *Ask) *lane {
 	return ln
 }
 
+// laneBeside finds or makes the lane for requests to path of the same org,
+// client and token as those of ln. The limiter is locked.
+func (l *Limiter) laneBeside(ln *lane, path string) *lane {
+	return l.laneFor(&Ask{Org: ln.key.org, Client: ln.key.client, Token: ln.key.token, Path: path})
+}
+
 func (l *Limiter) newLane(key laneKey) *lane {
-	l.sweep()
 	ln := &lane{key: key}
 	for i := range l.limits {
 		if key.matches&(1<<i) == 0 {
 			continue
 		}
 		a := l.account(i, key)
+		if slices.Contains(ln.accounts, a) {
+			continue // configured for the path, and learned for its template
+		}
 		ln.accounts = append(ln.accounts, a)
-		if ln.token == nil && l.limits[i].Per == PerToken {
+		if ln.token == nil && !l.limits[i].learned && l.limits[i].Per == PerToken {
 			ln.token = a
 		}
 	}
@@ -244,8 +284,10 @@ func (l *Limiter) newLane(key laneKey) *lane {
 		ln.token = l.account(implicit, key)
 		ln.accounts = append(ln.accounts, ln.token)
 	}
-	for _, a := range ln.accounts {
+	ln.held = make([]WaitPart, len(ln.accounts))
+	for i, a := range ln.accounts {
 		a.lanes++
+		ln.held[i].Limit = a.name
 	}
 	l.lanes[key] = ln
 	return ln
@@ -253,8 +295,11 @@ func (l *Limiter) newLane(key laneKey) *lane {
 
 // account finds or makes the bucket of limit i for what lane key says.
 func (l *Limiter) account(i int, key laneKey) *account {
+	if i != implicit {
+		i = l.limits[i].buckets
+	}
 	k := accountKey{limit: i, org: key.org}
-	per, name, rule := PerToken, implicitName, bucket.Rule{}
+	per, name, rule := PerToken, implicitName, bucket.Rule{Learn: true, Open: true}
 	if i != implicit {
 		per, name, rule = l.limits[i].Per, l.limits[i].Name, l.limits[i].rule()
 	}
@@ -268,7 +313,7 @@ func (l *Limiter) account(i int, key laneKey) *account {
 	}
 	a := l.accounts[k]
 	if a == nil {
-		a = &account{key: k, name: name, limit: i, bucket: bucket.New(rule)}
+		a = &account{key: k, name: name, limit: i, bucket: bucket.New(rule), told: rule.PerSecond()}
 		l.accounts[k] = a
 	}
 	return a
@@ -277,9 +322,12 @@ func (l *Limiter) account(i int, key laneKey) *account {
 // sweep drops the lanes that nobody uses, and the buckets that new ones would be
 // equal to, when there have come to be many: tokens and paths come and go.
 func (l *Limiter) sweep() {
-	if len(l.lanes) < l.sweepAt {
-		return
+	if len(l.lanes) >= l.sweepAt {
+		l.clean()
 	}
+}
+
+func (l *Limiter) clean() {
 	for key, ln := range l.lanes {
 		if ln.line.Len() == 0 && ln.out == 0 {
 			delete(l.lanes, key)
@@ -294,6 +342,7 @@ func (l *Limiter) sweep() {
 			delete(l.accounts, key)
 		}
 	}
+	l.forget()
 	l.last = nil
 	l.sweepAt = max(1024, 2*max(len(l.lanes), len(l.accounts)/2))
 }
@@ -363,19 +412,12 @@ func upTo(waiting [priorities]int, p int) (n int) {
 	return n
 }
 
-func (ln *lane) take(now bucket.Instant, hold bool) {
+func (ln *lane) take(now bucket.Instant, hold bool) (s seqs) {
 	ln.out++
-	for _, a := range ln.accounts {
-		a.bucket.Take(now, hold)
+	for i, a := range ln.accounts {
+		s.set(i, a.bucket.Take(now, hold, upTo(a.waiting, priorities-1)))
 	}
-}
-
-// closed returns for how long a gate of the lane has been closed until now.
-func (ln *lane) closed(now bucket.Instant) (d time.Duration) {
-	for _, a := range ln.accounts {
-		d = max(d, a.bucket.Closed(now))
-	}
-	return d
+	return s
 }
 
 // MayLeave reports whether no gate has closed since Take. If one has, Return the
@@ -386,7 +428,11 @@ func (p Permit) MayLeave() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	for _, a := range p.lane.accounts {
+	ln := p.lane
+	if l.learned > 0 {
+		ln = l.laneBeside(ln, p.path) // it may draw on more by now
+	}
+	for _, a := range ln.accounts {
 		if _, closed := a.bucket.Gate(now); closed {
 			return false
 		}
@@ -415,8 +461,8 @@ func (p Permit) Return() {
 	l.mu.Lock()
 	now := l.now()
 	p.lane.out--
-	for _, a := range p.lane.accounts {
-		a.bucket.Return(p.taken, now)
+	for i, a := range p.lane.accounts {
+		a.bucket.Return(p.taken, p.seqs.at(i), now)
 	}
 	l.dispatch(now)
 	l.mu.Unlock()
@@ -424,58 +470,83 @@ func (p Permit) Return() {
 
 // Done says what came of the attempt. A refusal closes the gate of the limit
 // that it names, else of the token, for everybody who draws on it.
+//
+// A limit that it names and that nobody configured, or not for this path, is a
+// hidden one: from then on requests to the path (segments that look like an
+// identifier count as the same) draw on it as well, those in line among them,
+// and all others go on. Whether it counts the token's requests, the client's or
+// the org's, the server does not say: it is taken to count the token's. If a
+// limit with that name is configured, it is that one, for the path as well.
 func (p Permit) Done(o Observation) {
 	l := p.limiter
-	var event Event
+	var event, found Event
 	l.mu.Lock()
 	now := l.now()
-	p.lane.out--
 	for _, a := range p.lane.accounts {
 		a.bucket.Left(p.taken, now) // at the latest
 	}
 	switch {
 	case o.Refused:
-		event = l.refused(p, o, now)
+		event, found = l.refused(p, o, now)
 	case o.Status == 0:
-		for _, a := range p.lane.accounts {
-			a.bucket.Unanswered(p.taken)
+		for i, a := range p.lane.accounts {
+			a.bucket.Unanswered(p.taken, p.seqs.at(i))
+		}
+	case o.Status == http.StatusUnauthorized || o.Status >= 500:
+		// It may not have come as far as the limit.
+		for i, a := range p.lane.accounts {
+			if a.bucket.Answered(p.taken, p.seqs.at(i)) {
+				event = Event{Kind: GateOpened, Limit: a.name}
+			}
 		}
 	default:
-		for _, a := range p.lane.accounts {
-			if a.bucket.Accepted(p.taken) {
+		for i, a := range p.lane.accounts {
+			if a.bucket.Accepted(p.taken, p.seqs.at(i), now) {
 				event = Event{Kind: GateOpened, Limit: a.name}
 			}
 		}
 	}
+	p.lane.out-- // not before: its buckets are kept until then
 	l.dispatch(now)
 	l.mu.Unlock()
+	l.observer.emit(found)
 	l.observer.emit(event)
 }
 
 // refused closes the gate that o asks for. The limiter is locked.
-func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event Event) {
-	named := p.lane.named(o.Limit)
-	for _, a := range p.lane.accounts {
+func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event, found Event) {
+	named, template, news := l.named(p, o)
+	if news {
+		found = Event{Kind: LimitFound, Limit: named.name, Path: template, Status: o.Status}
+		l.regroup(template, now)
+	}
+	var seq uint64 // 0 if p has taken nothing of it, because nobody knew
+	for i, a := range p.lane.accounts {
 		if a != named {
-			a.bucket.Unanswered(p.taken)
+			a.bucket.Unanswered(p.taken, p.seqs.at(i))
+		} else {
+			seq = p.seqs.at(i)
 		}
 	}
+	if o.Value > 0 {
+		named.claimed = o.Value
+	}
 	b := &named.bucket
-	wait := o.wait(b.NextRefusal(p.taken))
+	wait, asked := o.wait(b, p.taken)
 	wait += time.Duration(rand.Float64() * min(l.spread*float64(wait), float64(time.Second)))
-	if !b.Refused(p.taken, now, now+wait) {
-		return Event{}
+	if !b.Refused(p.taken, seq, now, now+wait, asked, o.Status == http.StatusServiceUnavailable) {
+		return Event{}, found
 	}
 	l.refuseLate(now)
-	return Event{Kind: GateClosed, Limit: named.name, Wait: wait, Status: o.Status}
+	return Event{Kind: GateClosed, Limit: named.name, Wait: wait, Status: o.Status}, found
 }
 
-// named returns the account of the limit with that name, else the token's.
+// named returns the account of the limit with that name, or nil.
 func (ln *lane) named(name string) *account {
 	for _, a := range ln.accounts {
 		if a.name == name {
 			return a
 		}
 	}
-	return ln.token
+	return nil
 }

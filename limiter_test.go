@@ -12,8 +12,13 @@ import (
 	"github.com/headgate/headgate"
 )
 
+// newLimiter returns a limiter that learns nothing: its durations are exact.
 func newLimiter(t testing.TB, c headgate.LimiterConfig) *headgate.Limiter {
 	t.Helper()
+	c.Limits = slices.Clone(c.Limits)
+	for i := range c.Limits {
+		c.Limits[i].Learn = headgate.LearnOff
+	}
 	l, err := headgate.NewLimiter(c)
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +29,7 @@ func newLimiter(t testing.TB, c headgate.LimiterConfig) *headgate.Limiter {
 // rate10 is a bucket of which 10 tokens are usable: a tenth of the burst, 0.9,
 // is the reserve.
 func limit(name string, rate, usable float64) headgate.Limit {
-	return headgate.Limit{Name: name, Rate: rate, Burst: usable / 0.9}
+	return headgate.Limit{Name: name, Rate: rate, Burst: usable / 0.9, Learn: headgate.LearnOff}
 }
 
 // crowd starts n callers one after the other and collects when each went.

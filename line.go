@@ -12,20 +12,25 @@ import (
 // waiter stands in line for a permit.
 type waiter struct {
 	lane     *lane
-	priority int // from 0
+	path     string
 	arrival  uint64
 	index    int           // in the heap; -1 once it is out of the line
-	decided  chan struct{} // closed once permit or refusal is set
+	decided  chan struct{} // closed once it has a permit or a refusal
+	priority int8          // from 0
 	hold     bool
 	came     bucket.Instant
+	went     bucket.Instant // when it got its permit or its refusal
 	latest   bucket.Instant // must be granted by then
 	maxGate  time.Duration
-	closed0  time.Duration // lane.closed when it came
-	by       *account      // what it waits for, as it looked when it came
-	expiry   *time.Timer   // nil if the context alone bounds the wait
+	expiry   *time.Timer // nil if the context alone bounds the wait
+	// parts is what the lane's ledger said when it joined; once it is out
+	// of the line, what it has waited for. one is the space for it in a
+	// lane of one account.
+	parts []WaitPart
+	one   [1]WaitPart
+	seqs  seqs // of its permit
 
-	permit  Permit
-	refusal *LimitError
+	refusal *LimitError // nil for a permit
 }
 
 func (w *waiter) before(v *waiter) bool {
@@ -62,14 +67,13 @@ func (q *line) Pop() any {
 func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Instant) (*waiter, error) {
 	w := &waiter{
 		lane:     ln,
-		priority: min(max(ask.Priority, MostUrgent), LeastUrgent) - MostUrgent,
+		path:     ask.Path,
+		priority: int8(min(max(ask.Priority, MostUrgent), LeastUrgent) - MostUrgent),
 		arrival:  l.arrivals,
 		decided:  make(chan struct{}),
 		hold:     ask.hold,
-		came:     now,
 		latest:   bucket.Never,
 		maxGate:  ask.MaxRetryAfter,
-		closed0:  ln.closed(now),
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		w.latest = deadline.Sub(l.epoch)
@@ -78,16 +82,15 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 	if until {
 		w.latest = min(w.latest, ask.Until.Sub(l.epoch))
 	}
-	at, by := ln.turn(now, w.priority)
+	at, by := ln.turn(now, int(w.priority))
 	if w.late(at, by, now) && len(l.active) > 0 {
-		at, by = l.exactTurn(ln, now, w.priority)
+		at, by = l.exactTurn(ln, now, int(w.priority))
 	}
-	w.by = by
 	if err := ctx.Err(); err != nil || w.late(at, by, now) {
 		return nil, l.limitError(at, by, now, err)
 	}
 	l.arrivals++
-	l.join(w)
+	w.came = l.join(w, now)
 	if w.index == 0 {
 		l.dispatch(now)
 	}
@@ -108,17 +111,23 @@ func (l *Limiter) await(ctx context.Context, w *waiter) (Permit, error) {
 	if w.refusal != nil {
 		return Permit{}, w.refusal
 	}
-	l.announce(w)
-	return w.permit, nil
+	p := w.permit(l)
+	l.announce(p.Wait)
+	return p, nil
+}
+
+// permit returns the permit that w was granted.
+func (w *waiter) permit(l *Limiter) Permit {
+	return Permit{limiter: l, lane: w.lane, path: w.path, taken: w.went, seqs: w.seqs, Wait: w.waited()}
 }
 
 // announce tells the observer of a wait that is over. Inlined, its Event would
 // lie on the stack of everybody who waits.
 //
 //go:noinline
-func (l *Limiter) announce(w *waiter) {
-	if wait := w.permit.Wait; wait.Total > 0 {
-		l.observer.emit(Event{Kind: PermitWaited, Limit: wait.Limit, Wait: wait.Total, RetryAfter: wait.RetryAfter})
+func (l *Limiter) announce(wait Wait) {
+	if l.observer != nil && wait.Total > 0 {
+		l.observer(Event{Kind: PermitWaited, Limit: wait.Limit(), Wait: wait.Total, RetryAfter: wait.RetryAfter(), Parts: wait.Parts})
 	}
 }
 
@@ -132,7 +141,7 @@ func (l *Limiter) leave(ctx context.Context, w *waiter) {
 	}
 	l.mu.Unlock()
 	if granted {
-		w.permit.Return()
+		Permit{limiter: l, lane: w.lane, taken: w.went, seqs: w.seqs}.Return()
 	}
 }
 
@@ -150,9 +159,11 @@ func (l *Limiter) refuse(w *waiter, now bucket.Instant, ended error) {
 	at, by := w.lane.ready(now, 0)
 	w.refusal = l.limitError(at, by, now, ended)
 	if w.index < 0 {
+		w.refusal.Waited = w.waited()
 		return // its permit is given back by who calls
 	}
-	l.quit(w)
+	l.quit(w, now)
+	w.refusal.Waited = w.waited()
 	close(w.decided)
 	l.dispatch(now)
 }
@@ -171,8 +182,10 @@ func (l *Limiter) limitError(at bucket.Instant, by *account, now bucket.Instant,
 	return e
 }
 
-// join puts w in line; quit takes it out. The limiter is locked.
-func (l *Limiter) join(w *waiter) {
+// join puts w in line and takeOut takes it out; quit does that for good. The
+// limiter is locked. join returns the instant from which on w waits.
+func (l *Limiter) join(w *waiter, now bucket.Instant) (came bucket.Instant) {
+	came = w.readLedger(now)
 	if w.lane.line.Len() == 0 {
 		l.active = append(l.active, w.lane)
 	}
@@ -182,12 +195,18 @@ func (l *Limiter) join(w *waiter) {
 	for _, a := range w.lane.accounts {
 		a.waiting[w.priority]++
 	}
+	return came
 }
 
-func (l *Limiter) quit(w *waiter) {
+func (l *Limiter) quit(w *waiter, now bucket.Instant) {
 	if w.expiry != nil {
 		w.expiry.Stop()
 	}
+	l.takeOut(w, now)
+}
+
+func (l *Limiter) takeOut(w *waiter, now bucket.Instant) {
+	w.went = w.closeLedger(now)
 	l.unsorted = l.unsorted || w.index == 0
 	heap.Remove(&w.lane.line, w.index)
 	w.lane.waiting[w.priority]--
@@ -230,10 +249,12 @@ func (l *Limiter) dispatch(now bucket.Instant) {
 // need. If there is none it returns when to look again.
 func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant) {
 	if len(l.active) == 1 {
-		at, _ := l.active[0].ready(now, 0)
+		ln := l.active[0]
+		at, by := ln.ready(now, 0)
 		if at <= now {
-			return l.active[0], now
+			return ln, now
 		}
+		ln.heldUp(now, by)
 		return nil, at
 	}
 	if l.unsorted {
@@ -248,12 +269,13 @@ func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant)
 	next = bucket.Never
 	l.goes = l.goes[:0]
 	for i, ln := range l.active {
-		at, _ := ln.ready(now, 0)
+		at, by := ln.ready(now, 0)
 		if at <= now {
-			if at = l.yield(ln, l.active[:i], now); at <= now {
+			if at, by = l.yield(ln, l.active[:i], now); at <= now {
 				return ln, now
 			}
 		}
+		ln.heldUp(now, by)
 		l.goes = append(l.goes, at)
 		next = min(next, at)
 	}
@@ -261,9 +283,9 @@ func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant)
 }
 
 // yield returns when the head of ln, which is ready, can go without making any
-// of the earlier ones late, which go at l.goes: now, if what it takes is there
-// again by then.
-func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) bucket.Instant {
+// of the earlier ones late, which go at l.goes, and which account they share:
+// now, if what it takes is there again by then.
+func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) (at bucket.Instant, by *account) {
 	for _, a := range ln.accounts {
 		ahead := 0
 		for i, e := range earlier {
@@ -272,25 +294,18 @@ func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) bucket.In
 			}
 			ahead++
 			if again := a.bucket.Ready(now, ahead+1); again > l.goes[i] {
-				return l.goes[i]
+				return l.goes[i], a
 			}
 		}
 	}
-	return now
+	return now, nil
 }
 
 // grant gives a permit to the head of ln.
 func (l *Limiter) grant(ln *lane, now bucket.Instant) {
 	w := ln.line[0]
-	l.quit(w)
-	ln.take(now, w.hold)
-	w.permit = Permit{limiter: l, lane: ln, taken: now, Wait: Wait{
-		Total:      now - w.came,
-		RetryAfter: ln.closed(now) - w.closed0,
-	}}
-	if w.permit.Wait.Total > 0 {
-		w.permit.Wait.Limit = w.by.name
-	}
+	l.quit(w, now)
+	w.seqs = ln.take(w.went, w.hold)
 	close(w.decided)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/headgate/headgate/internal/bucket"
 	"github.com/headgate/headgate/internal/ratehdr"
 )
 
@@ -24,25 +25,41 @@ type Observation struct {
 	// Limit is the name of the limit that refused, "" if the answer does
 	// not say.
 	Limit string
+	// Alias is another name for Limit, by which it may be configured.
+	Alias string
+	// Value is what the server says that limit is, in requests a second; 0
+	// if it does not.
+	Value float64
 	// Missing is asked for the wait when a refusal has no Retry-After; its
-	// argument is how many refusals in a row came before. Nil: 5 s,
-	// doubled each time up to a minute.
+	// argument is how many refusals in a row came before. Nil: a limit that
+	// learns takes the time of two tokens, another one 5 s, doubled each
+	// time up to a minute.
 	Missing func(refusals int) time.Duration
+
+	orLearned bool // what a limit has learned goes before Missing
 }
 
-// wait returns how long the gate closes for a refusal after n others.
-func (o Observation) wait(n int) time.Duration {
+// wait returns how long the gate of b closes for a refusal of a request that was
+// taken at taken, and how much of that the server has asked for.
+func (o Observation) wait(b *bucket.Bucket, taken bucket.Instant) (wait, asked time.Duration) {
+	n := b.NextRefusal(taken)
 	switch {
 	case o.HasRetryAfter && o.RetryAfter > 0:
-		return o.RetryAfter
+		wait = min(o.RetryAfter, ratehdr.Max)
+		return wait, wait
 	case o.HasRetryAfter:
 		// "At once" from a server that has just refused: believe it, but
 		// less each time.
-		return 50 * time.Millisecond << min(n, 6)
-	case o.Missing != nil:
-		return o.Missing(n)
+		return 50 * time.Millisecond << min(n, 6), 0
 	}
-	return new(Retry).missing(n)
+	missing, orLearned := o.Missing, o.orLearned
+	if missing == nil {
+		missing, orLearned = new(Retry).missing, true
+	}
+	if wait, ok := b.Missing(taken); ok && orLearned && o.Status == http.StatusTooManyRequests {
+		return wait + uniform(wait/4), 0
+	}
+	return missing(n), 0
 }
 
 // maxPeek is how much of an answer's body is looked at.
@@ -111,7 +128,8 @@ type EventKind int
 // The kinds of events.
 const (
 	_ EventKind = iota
-	// PermitWaited: a permit was granted after Wait; Limit says what for.
+	// PermitWaited: a permit was granted after Wait; Limit is the one that
+	// it was waited for the longest, and Parts says all of it.
 	PermitWaited
 	// Sent: attempt number Attempt leaves.
 	Sent
@@ -125,9 +143,12 @@ const (
 	Retried
 	// GaveUp: it is not sent again although it failed.
 	GaveUp
+	// LimitFound: a refusal named Limit, of which nobody knew that requests
+	// to Path draw on it. In Path, "*" stands for an identifier.
+	LimitFound
 )
 
-var eventWords = [...]string{"", "permit waited", "sent", "answered", "gate closed", "gate opened", "retried", "gave up"}
+var eventWords = [...]string{"", "permit waited", "sent", "answered", "gate closed", "gate opened", "retried", "gave up", "limit found"}
 
 // String returns the kind in words.
 func (k EventKind) String() string { return eventWords[k] }
@@ -139,6 +160,7 @@ type Event struct {
 	Limit        string
 	Wait         time.Duration
 	RetryAfter   time.Duration // the part of Wait that the server asked for
+	Parts        []WaitPart    // what Wait was for
 	Attempt      int           // from 1
 	Method, Path string
 	Status       int
@@ -156,6 +178,9 @@ func (e Event) LogValue() slog.Value {
 	add(e.Limit != "", slog.String("limit", e.Limit))
 	add(e.Wait != 0, slog.Duration("wait", e.Wait))
 	add(e.RetryAfter != 0, slog.Duration("retry_after", e.RetryAfter))
+	if e.Parts != nil {
+		attrs = append(attrs, slog.String("why", Wait{e.Wait, e.Parts}.String()))
+	}
 	add(e.Attempt != 0, slog.Int("attempt", e.Attempt))
 	add(e.Method != "", slog.String("method", e.Method))
 	add(e.Path != "", slog.String("path", e.Path))

@@ -87,7 +87,8 @@ func (d *Delivery) UnmarshalText(text []byte) error { return fromWord(d, deliver
 type Retry struct {
 	// RetryAfter is how long a refusal without a usable Retry-After closes
 	// the gate: doubled for each refusal in a row up to Max, unless Backoff
-	// is Constant, plus up to a quarter as jitter. 0 is 5 s.
+	// is Constant, plus up to a quarter as jitter. 0 is the time of two
+	// tokens (at least 200 ms) where the limit's rate was learned, else 5 s.
 	RetryAfter time.Duration
 	// MaxRetryAfter is the longest Retry-After that a call waits out. A
 	// call that meets a longer one gets a *[LimitError] with the server's
@@ -207,8 +208,8 @@ type Tries struct {
 	// LastBackoff is the latest wait that Retry chose.
 	LastBackoff time.Duration
 	// Waits says how long the call waited, by cause: the name of a limit
-	// whose bucket was empty, or one of the constants below. Nil if it did
-	// not wait.
+	// whose bucket was empty (see [WaitPart]), or one of the constants
+	// below. Nil if it did not wait.
 	Waits map[string]time.Duration
 }
 
@@ -228,6 +229,14 @@ func (t *Tries) waited(cause string, d time.Duration) {
 		t.Waits = map[string]time.Duration{}
 	}
 	t.Waits[cause] += d
+}
+
+// waitedFor notes the wait for a permit.
+func (t *Tries) waitedFor(w Wait) {
+	for _, p := range w.Parts {
+		t.waited(WaitRetryAfter, p.RetryAfter)
+		t.waited(p.Limit, p.Empty)
+	}
 }
 
 // Waited returns the sum of Waits.

@@ -2,6 +2,7 @@ package headgate
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -18,6 +19,10 @@ type State struct {
 	Client string `json:"client,omitempty"`
 	Token  string `json:"token,omitempty"`
 	Path   string `json:"path,omitempty"`
+	// Templates are the paths that were seen to draw on the limit although
+	// none of that name is configured for them; "*" stands for an
+	// identifier.
+	Templates []string `json:"templates,omitempty"`
 	// At is when the rest was so, by the wall clock.
 	At time.Time `json:"at"`
 	// Spent is how many tokens a full bucket lacked; more than it holds, if
@@ -28,9 +33,13 @@ type State struct {
 	Gate time.Time `json:"gate,omitzero"`
 	// Probing: the server refused, and has accepted nothing since.
 	Probing bool `json:"probing,omitempty"`
+	// Learned is what was learned of the limit, if anything. What is in it
+	// is the limiter's own; what it can't read it leaves out.
+	Learned json.RawMessage `json:"learned,omitempty"`
 }
 
-// Snapshot returns the state of all buckets that are not as good as new.
+// Snapshot returns the state of all buckets that are not as good as new, or of
+// which something was learned.
 func (l *Limiter) Snapshot() []State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,7 +47,8 @@ func (l *Limiter) Snapshot() []State {
 	wall := time.Now()
 	var states []State
 	for key, a := range l.accounts {
-		if a.bucket.Idle(now) {
+		learned, ok := a.bucket.Learned(now)
+		if !ok && a.unused == nil && a.bucket.Idle(now) {
 			continue
 		}
 		s := State{
@@ -47,6 +57,12 @@ func (l *Limiter) Snapshot() []State {
 		}
 		if a.limit != implicit {
 			s.Match = l.limits[a.limit].Match
+			s.Templates = l.templates(a.limit)
+		}
+		if ok {
+			s.Learned, _ = json.Marshal(learned) // numbers, and finite ones
+		} else {
+			s.Learned = a.unused
 		}
 		if gate, closed := a.bucket.Gate(now); closed {
 			s.Gate = s.At.Add(gate - now)
@@ -62,37 +78,60 @@ func (l *Limiter) Snapshot() []State {
 
 // Restore takes over what an earlier limiter knew, and must come before the
 // first Take. Buckets refill for the time that has passed since; a clock that
-// went backwards refills nothing. Of a limit that l does not have, the gate
-// holds for the token, if the state has one.
+// went backwards refills nothing. A limit that was learned from a refusal is
+// known again. Of any other that l does not have, the gate holds for the token,
+// if the state has one.
 func (l *Limiter) Restore(states []State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
 	for _, s := range states {
 		key := laneKey{org: s.Org, client: s.Client, token: s.Token, path: s.Path}
-		limit := slices.IndexFunc(l.limits, func(have Limit) bool { return have.Name == s.Limit && have.Match == s.Match })
+		limit := slices.IndexFunc(l.limits, func(have known) bool { return have.Name == s.Limit && have.Match == s.Match })
+		for _, t := range s.Templates {
+			if i, _, _ := l.learn(s.Limit, t); limit < 0 {
+				limit = i
+			}
+		}
 		if limit >= 0 {
-			b := &l.account(limit, key).bucket
-			b.Restore(now, s.Spent, max(0, time.Since(s.At)))
+			a := l.account(limit, key)
+			b := &a.bucket
+			age := max(0, time.Since(s.At))
+			b.Restore(now, s.Spent, age)
+			a.relearn(s, now, age)
 			restoreGate(b, s, now)
 			continue
 		}
 		if s.Token == "" && s.Limit != implicitName {
 			continue
 		}
-		restoreGate(&l.account(implicit, key).bucket, s, now)
+		a := l.account(implicit, key)
+		if s.Limit == implicitName {
+			a.relearn(s, now, max(0, time.Since(s.At)))
+		}
+		restoreGate(&a.bucket, s, now)
 		for i, have := range l.limits {
-			if have.Per == PerToken {
+			if have.Per == PerToken && !have.learned {
 				restoreGate(&l.account(i, key).bucket, s, now)
 			}
 		}
 	}
 }
 
+// relearn takes over what was learned. What was learned of a limit of which
+// something else is told now is kept for a limiter that is told the same again;
+// what can't be read is left out.
+func (a *account) relearn(s State, now bucket.Instant, age time.Duration) {
+	var m bucket.Learned
+	if len(s.Learned) > 0 && json.Unmarshal(s.Learned, &m) == nil && m.Valid() && !a.bucket.Relearn(now, m, age) {
+		a.unused = s.Learned
+	}
+}
+
 // restoreGate closes the gate as it was, or lets a probe go first.
 func restoreGate(b *bucket.Bucket, s State, now bucket.Instant) {
 	if left := time.Until(s.Gate); left > 0 {
-		b.Refused(now, now, now+left)
+		b.Refused(now, 0, now, now+left, left, true)
 	} else if s.Probing {
 		b.Probe()
 	}

@@ -366,11 +366,14 @@ func (t *Transport) permit(req *http.Request, tries *Tries, start time.Time) (pe
 		if err = t.logIn(ctx, tries, ask.Until); err != nil {
 			return Permit{}, "", err
 		}
-		if permit, err = t.limiter.Take(ctx, ask); err != nil {
+		permit, err = t.limiter.Take(ctx, ask)
+		tries.waitedFor(permit.Wait)
+		if err != nil {
+			if limit, ok := errors.AsType[*LimitError](err); ok {
+				tries.waitedFor(limit.Waited)
+			}
 			return Permit{}, "", err
 		}
-		tries.waited(WaitRetryAfter, permit.Wait.RetryAfter)
-		tries.waited(permit.Wait.Limit, permit.Wait.Total-permit.Wait.RetryAfter)
 		if t.Auth == nil {
 			return permit, "", nil
 		}
@@ -498,7 +501,7 @@ func (t *Transport) judge(req *http.Request, resp *http.Response, err error, nev
 		s.Status = resp.StatusCode
 	}
 	if s.Refused && s.Missing == nil {
-		s.Missing = t.Retry.missing
+		s.Missing, s.orLearned = t.Retry.missing, t.Retry.RetryAfter == 0
 	}
 	r := Result{Response: resp, Err: err, Verdict: t.Retry.verdict(s, tries), Observation: s.Observation}
 	if r.Verdict.Action == Again && resp != nil {

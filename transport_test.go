@@ -410,7 +410,7 @@ func TestObserverSeesTheWay(t *testing.T) {
 gate closed [limit=token wait=1s status=429]
 answered [attempt=1 method=POST path=/api/v2/flows status=429]
 retried [attempt=1 method=POST path=/api/v2/flows status=429]
-permit waited [limit=token wait=1s retry_after=1s]
+permit waited [limit=token wait=1s retry_after=1s why=waited 1.0 s: token Retry-After 1.0 s]
 sent [attempt=2 method=POST path=/api/v2/flows]
 gate opened [limit=token]
 answered [attempt=2 method=POST path=/api/v2/flows status=500]

@@ -21,7 +21,8 @@ type errorBody struct {
 	Code      string `json:"code"`
 	ContextID string `json:"contextId"`
 	Limit     struct {
-		Key string `json:"key"`
+		Key   string  `json:"key"`
+		Value float64 `json:"value"`
 	} `json:"limit"`
 
 	Error            string `json:"error"`
@@ -49,7 +50,10 @@ func ReadAnswer(resp *http.Response) headgate.Observation {
 	case o.Status == http.StatusTooManyRequests:
 		e := parseError(headgate.Peek(resp))
 		if isKey(e.Limit.Key) {
-			o.Limit = e.Limit.Key
+			o.Limit, o.Alias = e.Limit.Key, alias(e.Limit.Key)
+			if strings.HasSuffix(e.Limit.Key, ".per.minute") && e.Limit.Value > 0 {
+				o.Value = e.Limit.Value / 60
+			}
 		}
 		if o.Limit == "" && isLogin(resp) {
 			o.Limit = LimitLogin
@@ -58,6 +62,18 @@ func ReadAnswer(resp *http.Response) headgate.Observation {
 		o = readLoginAnswer(resp, o)
 	}
 	return o
+}
+
+// alias returns the other name of a limit for which one bucket stands: see
+// [Limits].
+func alias(key string) string {
+	switch key {
+	case LimitToken:
+		return LimitAnyToken
+	case LimitAnyToken:
+		return LimitToken
+	}
+	return ""
 }
 
 // readLoginAnswer reads a 400 of the login.

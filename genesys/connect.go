@@ -31,6 +31,10 @@ type Config struct {
 	// [LoginLimit] is added. Where APIURL or LoginURL has a path, those of
 	// the limits follow it.
 	Limits []headgate.Limit
+	// Learn and Ceiling are those of the limits that are published or the
+	// org's own; Limits say it for themselves.
+	Learn   headgate.Learning
+	Ceiling float64
 	// Limiter hands out the permits, for several connections that draw on
 	// the same limits. Limits must be empty then, and what Limits says of
 	// logins and paths is the caller's. Nil: one of the connection's own.
@@ -126,7 +130,7 @@ func Connect(c Config) (*Org, error) {
 // newLimiter makes the limiter for limits, or for the published ones.
 func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 	if limits == nil {
-		limits = Limits()
+		limits = o.learning(Limits())
 	}
 	limits = slices.Clone(limits)
 	if !slices.ContainsFunc(limits, func(l headgate.Limit) bool { return l.Name == LimitLogin }) {
@@ -141,6 +145,22 @@ func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 		}
 	}
 	return headgate.NewLimiter(headgate.LimiterConfig{Limits: limits, Observer: o.config.Observer})
+}
+
+// learning makes published limits, or the org's own, learn as Config says. One that
+// does not learn is spread evenly: nobody would find out that it is no window.
+func (o *Org) learning(limits []headgate.Limit) []headgate.Limit {
+	for i := range limits {
+		l := &limits[i]
+		if l.Name == LimitLogin {
+			continue
+		}
+		if l.Learn, l.Ceiling = o.config.Learn, o.config.Ceiling; l.Learn == headgate.LearnOff && l.Max > 0 {
+			l.Rate, l.Burst = headgate.Even(float64(l.Max), l.Window)
+			l.Max, l.Window = 0, 0
+		}
+	}
+	return limits
 }
 
 // pathOf returns the path of an address that was parsed before.
@@ -229,7 +249,7 @@ func (o *Org) WithOwnLimits(ctx context.Context) (*Org, error) {
 		return o, err
 	}
 	own := &Org{APIURL: o.APIURL, Tokens: o.Tokens, config: o.config, apiHost: o.apiHost, loginURL: o.loginURL}
-	if own.Limiter, err = own.newLimiter(limits); err != nil {
+	if own.Limiter, err = own.newLimiter(o.learning(limits)); err != nil {
 		return o, fmt.Errorf("using the org's limits: %w", err)
 	}
 	own.Limiter.Restore(o.Limiter.Snapshot())

@@ -44,19 +44,20 @@ const (
 //   - [LimitOrgUser], 3000 a minute for each client
 //   - [LimitLogin], see [LoginLimit]
 //
-// Each is spread by [headgate.Even], which keeps to it however the platform
-// counts. The platform has a second limit of 300 for each token,
+// Each is told as a window of a minute, which keeps to it however the platform
+// counts, and is learned from there: that it is a token bucket shows in the first
+// refusal. The platform has a second limit of 300 for each token,
 // [LimitAnyToken]. Both count the same requests, so that only the smaller of
-// them can ever refuse, and one bucket stands for the two; a 429 that names the
-// other one finds no limit of that name and closes the gate of the token, which
-// is this bucket's.
+// them can ever refuse, and one bucket stands for the two: [ReadAnswer] says so
+// of a 429 that names either.
 func Limits() []headgate.Limit {
 	return []headgate.Limit{perMinute(LimitToken, headgate.PerToken, TokenPerMinute), perMinute(LimitOrgUser, headgate.PerClient, OrgUserPerMinute), LoginLimit()}
 }
 
 // TokenLimit returns the limit for each token, with a rate in requests a second
 // and a burst, for an org of which it is known that its limit is a token bucket
-// of this size. It counts the calls of the API, not the logins.
+// of this size. With neither (0, 0) nothing is told of it, and it is learned. It
+// counts the calls of the API, not the logins.
 func TokenLimit(rate, burst float64) headgate.Limit {
 	return headgate.Limit{Name: LimitToken, Per: headgate.PerToken, Match: apiMatch, Rate: rate, Burst: burst}
 }
@@ -66,12 +67,13 @@ func TokenLimit(rate, burst float64) headgate.Limit {
 // that an application does not notice, since it logs in a few times a day, and
 // that keeps one that has lost its way from hammering the login host.
 func LoginLimit() headgate.Limit {
-	return headgate.Limit{Name: LimitLogin, Per: headgate.PerClient, Match: loginMatch, Rate: 1, Burst: 5}
+	return headgate.Limit{Name: LimitLogin, Per: headgate.PerClient, Match: loginMatch, Rate: 1, Burst: 5, Learn: headgate.LearnOff}
 }
 
 func perMinute(name string, per headgate.Per, n float64) headgate.Limit {
-	rate, burst := headgate.Even(n, time.Minute)
-	return headgate.Limit{Name: name, Per: per, Match: apiMatch, Rate: rate, Burst: burst}
+	l := headgate.PerTime(n, time.Minute)
+	l.Name, l.Per, l.Match = name, per, apiMatch
+	return l
 }
 
 // FetchLimits asks the API at apiURL for the org's own limits. It needs no

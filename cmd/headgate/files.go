@@ -68,8 +68,8 @@ func behindLinks(path string) string {
 }
 
 // apart refuses files of one run that would overwrite each other. journal is
-// "" if it is a new one of our own.
-func (f *runFlags) apart(stdin io.Reader, stdout io.Writer, journal string) error {
+// "" if it is a new one of our own, learned if there is none.
+func (f *runFlags) apart(stdin io.Reader, stdout io.Writer, journal, learned string) error {
 	var read, written []namedFile
 	if f.input != "-" {
 		read = append(read, fileAt("the input", f.input))
@@ -93,15 +93,19 @@ func (f *runFlags) apart(stdin io.Reader, stdout io.Writer, journal string) erro
 	} else if out, ok := openFile("standard output", stdout); ok {
 		written = append(written, out)
 	}
+	if learned != "" {
+		written = append(written, fileAt("--learned", learned))
+	}
 	for i, w := range written {
 		for _, other := range read {
 			if w.same(other) {
 				return sameFile(other, w)
 			}
 		}
-		// The journal's own files differ from each other.
-		if last := written[len(written)-1]; i < len(written)-1 && w.same(last) && len(written) > len(journalFiles) {
-			return sameFile(w, last)
+		for _, other := range written[:i] {
+			if w.same(other) {
+				return sameFile(other, w)
+			}
 		}
 	}
 	return nil

@@ -52,23 +52,42 @@ type rate struct {
 	n    float64
 	per  time.Duration
 	text string
+	// learns: the word learn is taken too.
+	learns bool
 }
+
+// wordLearn is the value of --limit that tells nothing.
+const wordLearn = "learn"
 
 // String writes it as it was given.
 func (r *rate) String() string { return r.text }
 
 // Set reads "50/s".
 func (r *rate) Set(text string) (err error) {
+	if r.learns && text == wordLearn {
+		r.n, r.per, r.text = 0, 0, text
+		return nil
+	}
 	r.n, r.per, err = headgate.ParseRate(text)
 	r.text = text
 	return err
 }
 
 // Type is what the help calls it.
-func (r *rate) Type() string { return "RATE[/s|/min|/h]" }
+func (r *rate) Type() string {
+	if r.learns {
+		return "RATE[/s|/min|/h]|learn"
+	}
+	return "RATE[/s|/min|/h]"
+}
 
-// perSecond returns the rate in requests a second.
-func (r *rate) perSecond() float64 { return r.n / r.per.Seconds() }
+// perSecond returns the rate in requests a second. It is 0 if none is given.
+func (r *rate) perSecond() float64 {
+	if r.per == 0 {
+		return 0
+	}
+	return r.n / r.per.Seconds()
+}
 
 // readConfig sets the flags that a file names and the command line does not:
 // its words are those of the flags, with _ for -.
@@ -90,28 +109,44 @@ func readConfig(path string, flags *pflag.FlagSet) error {
 			return fmt.Errorf("%s:%d: takes lines such as retry_after: 5", path, doc.Body.GetToken().Position.Line)
 		}
 		for it := values.MapRange(); it.Next(); {
-			if err := setFlag(flags, it.Key(), it.Value()); err != nil {
-				return fmt.Errorf("%s:%d: %w", path, it.Key().GetToken().Position.Line, err)
+			if at, err := setFlag(flags, it.Key(), it.Value()); err != nil {
+				return fmt.Errorf("%s:%d: %w", path, at.GetToken().Position.Line, err)
 			}
 		}
 	}
 	return nil
 }
 
-func setFlag(flags *pflag.FlagSet, key, value ast.Node) error {
+// setFlag sets the flag that key names. With an error it returns what in the file
+// it is about.
+func setFlag(flags *pflag.FlagSet, key, value ast.Node) (at ast.Node, err error) {
 	word := key.GetToken().Value
 	f := flags.Lookup(strings.ReplaceAll(word, "_", "-"))
 	if f == nil || strings.Contains(word, "-") || f.Name == "config" || f.Name == "help" {
-		return fmt.Errorf("unknown word %q; the words are those of the flags, with _ for -", word)
+		return key, fmt.Errorf("unknown word %q; the words are those of the flags, with _ for -", word)
 	}
-	if _, ok := value.(ast.ScalarNode); !ok {
-		return fmt.Errorf("%s takes one value", word)
+	values := []ast.Node{value}
+	if list, ok := value.(*ast.SequenceNode); ok {
+		if _, ok := f.Value.(repeatable); !ok {
+			return key, fmt.Errorf("%s takes one value", word)
+		}
+		values = list.Values
 	}
-	if f.Changed { // the command line goes first
-		return nil
+	given := f.Changed
+	for _, v := range values {
+		if _, ok := v.(ast.ScalarNode); !ok {
+			return key, fmt.Errorf("%s takes one value", word)
+		}
+		if given { // the command line goes first
+			continue
+		}
+		if err := flags.Set(f.Name, v.GetToken().Value); err != nil {
+			return v, err
+		}
 	}
-	if err := flags.Set(f.Name, value.GetToken().Value); err != nil {
-		return err
-	}
-	return nil
+	return nil, nil
 }
+
+// repeatable is a flag that may be given several times, and in a file have a
+// list of values.
+type repeatable interface{ repeatable() }

@@ -184,20 +184,20 @@ func (r *bulkRun) limiterState() []byte {
 	return state
 }
 
-// restore takes over what an earlier run of the journal had spent.
+// restore takes over what an earlier run of the journal had spent, and what others
+// have learned.
 func (r *bulkRun) restore(ctx context.Context, limiter *headgate.Limiter) error {
 	state, err := r.store.Meta(ctx, sqlite.MetaLimiter)
 	if err != nil {
 		return r.failed(err)
 	}
 	var states []headgate.State
-	if len(state) == 0 {
-		return nil
+	if len(state) > 0 {
+		if err := json.Unmarshal(state, &states); err != nil {
+			fmt.Fprintf(r.stderr, "headgate: what the journal knows of the limits can't be read and is left out: %v\n", err)
+			states = nil
+		}
 	}
-	if err := json.Unmarshal(state, &states); err != nil {
-		fmt.Fprintf(r.stderr, "headgate: what the journal knows of the limits can't be read and is left out: %v\n", err)
-		return nil
-	}
-	limiter.Restore(states)
+	limiter.Restore(latest(states, r.loadLearned()))
 	return nil
 }

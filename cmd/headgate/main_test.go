@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -23,7 +25,17 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script", RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			large := fmt.Sprintf("{\"flowId\":\"f\",\"a\":1}\n{\"flowId\":\"f\",\"a\":%q}\n", strings.Repeat("x", genesys.MaxRequestBytes))
-			return os.WriteFile(filepath.Join(env.WorkDir, "large.jsonl"), []byte(large), 0o666)
+			// What another run has learned a moment ago.
+			other := fmt.Sprintf(`{"kind": %q, "version": 1, "limits": [{"limit": "a", "org": "another.example", "at": %q, "spent": 1}]}`, learnedKind, time.Now().Format(time.RFC3339))
+			var many strings.Builder
+			for i := range 800 {
+				fmt.Fprintf(&many, "{\"a\":%d}\n", i)
+			}
+			return errors.Join(
+				os.WriteFile(filepath.Join(env.WorkDir, "many.jsonl"), []byte(many.String()), 0o666),
+				os.WriteFile(filepath.Join(env.WorkDir, "large.jsonl"), []byte(large), 0o666),
+				os.WriteFile(filepath.Join(env.WorkDir, "other.json"), []byte(other), 0o666),
+			)
 		},
 	})
 }

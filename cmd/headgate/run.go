@@ -49,7 +49,7 @@ func (p *process) execute(f *runFlags) error {
 		if r.temporary {
 			journal = ""
 		}
-		if err := f.apart(p.stdin, p.stdout, journal); err != nil {
+		if err := f.apart(p.stdin, p.stdout, journal, r.learnedPath()); err != nil {
 			return err
 		}
 		work = func() error { return r.run(take, do) }
@@ -159,8 +159,13 @@ func (r *bulkRun) dryRun(ctx context.Context) error {
 	if job.TooLarge > 0 {
 		fmt.Fprintf(r.stderr, ", %s too large (over %d bytes) and would fail unsent", are(job.TooLarge), bulk.DefaultMaxBody)
 	}
-	fmt.Fprintf(r.stderr, "\nAt %s/s and a burst of %s (%s) they take at least %s, plus the last answer.\nNothing was sent.\n",
-		number(limit.Rate), number(limit.Burst), source, short(forecast.Wait))
+	switch {
+	case !forecast.Bounded:
+		fmt.Fprintf(r.stderr, "\nNothing is told of the limit, so that nobody knows how long they take.\nNothing was sent.\n")
+	default:
+		fmt.Fprintf(r.stderr, "\nAt %s (%s) they take at least %s, plus the last answer.\nNothing was sent.\n",
+			allows(limit), source, short(forecast.Wait))
+	}
 	return nil
 }
 
@@ -185,6 +190,8 @@ type bulkRun struct {
 	logger    *slog.Logger
 	notes     notes
 	partial   bool // the summary is not of all rows
+
+	keepNothing bool // the file for what is learned can't be written
 }
 
 func (r *bulkRun) close() {
@@ -219,7 +226,7 @@ func (r *bulkRun) run(take, do context.Context) (err error) {
 	defer results.Abort()
 	r.logger = slog.New(slog.DiscardHandler)
 	if r.flags.verbose {
-		r.logger = slog.New(slog.NewTextHandler(&r.console, nil))
+		r.logger = slog.New(slog.NewTextHandler(&r.console, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if err := r.openJournal(take); err != nil {
 		return err
@@ -261,6 +268,7 @@ func (r *bulkRun) connect(ctx context.Context) error {
 	if known {
 		config.Limits = []headgate.Limit{limit}
 	}
+	config.Learn, config.Ceiling = f.learn, f.ceiling.perSecond()
 	org, err := genesys.Connect(config)
 	if err != nil {
 		return usage("%w", err)
@@ -320,7 +328,7 @@ func (r *bulkRun) observe(e headgate.Event) {
 		fmt.Fprintf(&r.console, "headgate: logging in: %s; again in %s\n", cause(e), short(e.Wait))
 	}
 	if r.flags.verbose {
-		r.logger.Info(e.Kind.String(), slog.Any("", e))
+		r.logger.Debug(e.Kind.String(), slog.Any("", e))
 	}
 }
 
@@ -345,6 +353,8 @@ func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recove
 		run.Sender = &bulk.Sender{Transport: r.org.Flows().Transport, APIURL: r.org.APIURL, Delivery: r.flags.delivery, Follow: r.flags.wait, Timeout: time.Duration(r.flags.timeout)}
 		painter := r.paint(run)
 		defer painter.Stop()
+		stop := r.keepLearning()
+		defer stop()
 		if r.goesOn {
 			painter.Println(resumed(before, recovered))
 		}

@@ -23,8 +23,11 @@ type runFlags struct {
 
 	region, apiURL, loginURL string
 
-	limit rate
-	burst float64
+	limit   rate
+	burst   float64
+	learn   headgate.Learning
+	ceiling rate
+	learned string
 
 	out, journal string
 	skipBad      bool
@@ -120,8 +123,12 @@ journal or the results could not be written; 2 bad flags or input, nothing was s
 	fs.StringVar(&f.apiURL, "api-url", "", "`URL` of the API in place of the region's, such as a proxy's; goes with --login-url")
 	fs.StringVar(&f.loginURL, "login-url", "", "`URL` of the login; goes with --api-url")
 
-	fs.Var(&f.limit, "limit", "requests that the server lets one token make: 50/s, 300/min (default: ask the org, else 300/min)")
+	f.limit.learns = true
+	fs.Var(&f.limit, "limit", "requests that the server lets one token make: 50/s, 300/min; learn: nothing is told (default: ask the org, else 300/min)")
 	fs.Float64Var(&f.burst, "burst", 0, "the server is a token bucket that holds `N`; without it --limit may be any kind of window, and is kept in each")
+	fs.TextVar(&f.learn, "learn", headgate.LearnOn, "`on` follows what the server does; off keeps to what was told")
+	fs.Var(&f.ceiling, "ceiling", "a rate that is never exceeded, whatever is learned (default: none)")
+	fs.StringVar(&f.learned, "learned", "", "`FILE` that keeps what was learned of the limits for the next run; none keeps nothing (default headgate.learned beside the journal)")
 
 	fs.StringVar(&f.out, "out", "", "`FILE` for the results, replaced when every row has an outcome; - is standard output even if that is a terminal")
 	fs.StringVar(&f.journal, "journal", "", "`FILE` that keeps the rows and their outcomes (default FILE.journal)")
@@ -143,7 +150,7 @@ journal or the results could not be written; 2 bad flags or input, nothing was s
 	fs.TextVar(&f.jitter, "jitter", headgate.FullJitter, "`HOW` that wait varies: full, equal, decorrelated or none")
 
 	fs.BoolVar(&f.emulator, "emulator", false, "run against an emulator in this process: no account, nothing real")
-	f.emulatorLimit = rate{50, time.Second, "50/s"}
+	f.emulatorLimit = rate{n: 50, per: time.Second, text: "50/s"}
 	fs.Var(&f.emulatorLimit, "emulator-limit", "with --emulator: the rate of its token bucket")
 	fs.Float64Var(&f.emulatorBurst, "emulator-burst", 100, "with --emulator: how many its token bucket holds, `N`")
 
@@ -160,6 +167,12 @@ func (f *runFlags) check() error {
 		return usage("--burst %v: takes a number of at least 1", f.burst)
 	case f.given("burst") && f.limit.text == "":
 		return usage("--burst goes with --limit")
+	case f.given("burst") && f.limit.text == wordLearn:
+		return usage("--burst contradicts --limit learn, which tells nothing")
+	case f.limit.text == wordLearn && f.learn == headgate.LearnOff:
+		return usage("--limit learn contradicts --learn off: nothing would be known")
+	case f.ceiling.text != "" && f.learn == headgate.LearnOff:
+		return usage("--ceiling goes with --learn on: with off, what is told is never exceeded")
 	case f.given("burst") && f.burst == 0:
 		return usage("--burst 0: takes a number of at least 1")
 	case !(f.emulatorBurst >= 1 && f.emulatorBurst <= 1e9):
@@ -233,15 +246,23 @@ func (f *runFlags) retry() headgate.Retry {
 // tokenLimit returns the limit that the flags give; ok is false if the org is
 // to be asked for its own.
 func (f *runFlags) tokenLimit() (l headgate.Limit, ok bool) {
+	l = genesys.TokenLimit(0, 0)
 	switch {
+	case f.limit.text == wordLearn:
 	case f.limit.text != "" && f.burst > 0:
-		return genesys.TokenLimit(f.limit.perSecond(), f.burst), true
+		l.Rate, l.Burst = f.limit.perSecond(), f.burst
+	case f.limit.text != "" && f.learn == headgate.LearnOff:
+		l.Rate, l.Burst = headgate.Even(f.limit.n, f.limit.per)
 	case f.limit.text != "":
-		return genesys.TokenLimit(headgate.Even(f.limit.n, f.limit.per)), true
+		told := headgate.PerTime(f.limit.n, f.limit.per)
+		l.Rate, l.Burst, l.Max, l.Window = told.Rate, told.Burst, told.Max, told.Window
 	case f.emulator:
-		return genesys.TokenLimit(f.emulatorLimit.perSecond(), f.emulatorBurst), true
+		l.Rate, l.Burst = f.emulatorLimit.perSecond(), f.emulatorBurst
+	default:
+		return headgate.Limit{}, false
 	}
-	return headgate.Limit{}, false
+	l.Learn, l.Ceiling = f.learn, f.ceiling.perSecond()
+	return l, true
 }
 
 func (f *runFlags) intake(t *target) (bulk.Intake, error) {

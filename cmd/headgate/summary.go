@@ -15,6 +15,7 @@ import (
 
 	"github.com/mattn/go-isatty"
 
+	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/internal/bulk"
 	"github.com/headgate/headgate/internal/progress"
@@ -187,20 +188,63 @@ func (r *bulkRun) reportPace(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  %s%s in %s: %d refused (429), %s%d sent again, %s\n",
 		plural(m.Sent(), "request"), polls, short(m.Span()), m.Refused(), unavailable, m.Retried(), plural(m.Logins(), "login"))
+	r.reportLearned(w)
 	limit, known := r.flags.tokenLimit()
-	if !known || m.Accepted() == 0 || r.flags.wait {
+	if !known || limit.Rate == 0 && limit.Max == 0 || m.Accepted() == 0 || r.flags.wait {
 		return // polls take their time, whatever the limit allows
 	}
 	// The last answer takes its time after the last permit.
 	best := time.Duration(max(0, float64(m.Accepted())-limit.Burst) / limit.Rate * float64(time.Second))
-	fmt.Fprintf(w, "  the limit (burst %s, then %s/s) allows them ", number(limit.Burst), number(limit.Rate))
+	if limit.Max > 0 {
+		best = time.Duration((m.Accepted()-1)/int64(limit.Max)) * limit.Window
+	}
+	if limit.Ceiling > 0 {
+		best = max(best, time.Duration(float64(m.Accepted()-1)/limit.Ceiling*float64(time.Second)))
+	}
+	fmt.Fprintf(w, "  the limit (%s) allows them ", allows(limit))
 	switch {
 	case best == 0:
 		fmt.Fprintln(w, "at once")
 	case best < time.Second:
 		fmt.Fprintf(w, "in %s at best\n", short(best))
+	case m.Span() < best:
+		fmt.Fprintf(w, "in %s at best: there was more to be had\n", short(best))
 	default:
 		fmt.Fprintf(w, "in %s at best: %.1f %% over it\n", short(best), 100*(m.Span().Seconds()/best.Seconds()-1))
+	}
+}
+
+// allows says what is told of a limit.
+func allows(l headgate.Limit) string {
+	s := fmt.Sprintf("burst %s, then %s/s", number(l.Burst), number(l.Rate))
+	if l.Max > 0 {
+		s = fmt.Sprintf("%d in any %s", l.Max, short(l.Window))
+	}
+	if l.Ceiling > 0 {
+		s += fmt.Sprintf(", never above %s/s", number(l.Ceiling))
+	}
+	return s
+}
+
+// reportLearned says what was learned of limits beyond what was told.
+func (r *bulkRun) reportLearned(w io.Writer) {
+	if r.org == nil {
+		return
+	}
+	for _, e := range r.org.Limiter.Estimates() {
+		switch e.Learning {
+		case "search", "track", "contend":
+		case "window":
+			if e.Algorithm == headgate.Window && len(e.Templates) == 0 && e.RateSure > 0.5 {
+				continue // as it was told
+			}
+		default:
+			continue
+		}
+		fmt.Fprintf(w, "  learned: %v\n", e)
+		for _, t := range e.Templates {
+			fmt.Fprintf(w, "    nobody had told of it; it is drawn on by %s\n", t)
+		}
 	}
 }
 

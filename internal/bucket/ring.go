@@ -15,7 +15,7 @@ func (r *ring) push(t Instant, most int) {
 	case r.n == most:
 		r.head = (r.head + 1) % len(r.buf)
 		r.n--
-	case r.n == len(r.buf):
+	case r.n == len(r.buf): // also if most has grown
 		grown := make([]Instant, min(most, max(16, 2*r.n)))
 		for i := range r.n {
 			grown[i] = r.at(i)
@@ -40,4 +40,12 @@ func (r *ring) remove(t Instant) bool {
 		return true
 	}
 	return false
+}
+
+// keep drops all but the latest most.
+func (r *ring) keep(most int) {
+	if drop := r.n - most; drop > 0 {
+		r.head = (r.head + drop) % len(r.buf)
+		r.n = most
+	}
 }

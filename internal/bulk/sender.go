@@ -113,6 +113,7 @@ type bounded struct {
 	timeout time.Duration
 	cancel  context.CancelCauseFunc
 	depart  func() error
+	left    bool // depart was called, and did what it does
 
 	mu    sync.Mutex // guards timer
 	timer *time.Timer
@@ -131,6 +132,7 @@ func (s *Sender) bound(ctx context.Context, leave func() error) *bounded {
 // leave is what the Transport calls before it sends.
 func (b *bounded) leave() error {
 	err := b.depart()
+	b.left = err == nil
 	if err == nil && b.timeout > 0 {
 		b.start()
 	}
@@ -200,11 +202,11 @@ func (s *Sender) textOf(b *bounded, err error) string {
 func (s *Sender) unsent(ctx context.Context, b *bounded, x queue.Execution, err error, step queue.Step) (queue.Step, error) {
 	var limit *headgate.LimitError
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !b.left:
 		return step, err // the dispatcher knows why
-	case b.over():
+	case ctx.Err() != nil, b.over():
 		// It waited for a second permit, behind a gate that closed as it
-		// was about to leave: nothing left.
+		// was about to leave: nothing left, whatever is recorded.
 		step.To, step.Status, step.Reason = queue.Queued, x.Status, x.Reason
 		return step, nil
 	case !errors.As(err, &limit):

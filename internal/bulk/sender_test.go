@@ -197,6 +197,38 @@ func TestTimeoutBeforeLeaving(t *testing.T) {
 	})
 }
 
+// Nor is any if the call is given up while it is held back so: it is recorded as
+// sent, and surely was not.
+func TestGivenUpBeforeLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := headgate.NewLimiter(headgate.LimiterConfig{Limits: []headgate.Limit{{Name: "api", Rate: 1, Burst: 5}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Sender{
+			Transport: &headgate.Transport{Limiter: l, Base: roundTrip(func(*http.Request) (*http.Response, error) {
+				t.Error("it was sent")
+				return nil, io.EOF
+			})},
+			APIURL: "http://api.example", Delivery: headgate.AtMostOnce,
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		leave := func() error {
+			permit, err := l.Take(t.Context(), headgate.Ask{Org: "api.example"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			permit.Done(headgate.Observation{Status: 429, Refused: true, RetryAfter: time.Minute, HasRetryAfter: true})
+			time.AfterFunc(time.Second, cancel)
+			return nil
+		}
+		step, err := s.Send(ctx, queue.Execution{ID: 1, Method: "POST", Path: "/x"}, leave)
+		if err != nil || step.To != queue.Queued || step.Tally.Unanswered != 0 {
+			t.Errorf("%+v, %v", step, err)
+		}
+	})
+}
+
 // If the gate opens in time, the request has all of its time left.
 func TestTimeoutCountsFromTheWire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
