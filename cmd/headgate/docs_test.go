@@ -12,12 +12,12 @@ import (
 // The documents and the flags say the same.
 func TestDocsAreInStepWithFlags(t *testing.T) {
 	p := &process{}
-	run, emulate := p.runCommand(), p.emulateCommand()
+	run, emulate, simulate := p.runCommand(), p.emulateCommand(), p.simulateCommand()
 	known := map[string]bool{"help": true, "version": true}
 	for _, c := range []struct {
 		flags *pflag.FlagSet
 		doc   string
-	}{{run.Flags(), "../../docs/run.md"}, {emulate.Flags(), "../../docs/emulator.md"}} {
+	}{{run.Flags(), "../../docs/run.md"}, {emulate.Flags(), "../../docs/emulator.md"}, {simulate.Flags(), "../../docs/simulate.md"}} {
 		text, err := os.ReadFile(c.doc)
 		if err != nil {
 			t.Fatal(err)
@@ -33,7 +33,7 @@ func TestDocsAreInStepWithFlags(t *testing.T) {
 		})
 	}
 	mention := regexp.MustCompile("`(?:[^`\n]* )?--([a-z][a-z-]+)")
-	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/design.md", "../../docs/states.md"} {
+	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/simulate.md", "../../docs/design.md", "../../docs/states.md"} {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)

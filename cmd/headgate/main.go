@@ -74,7 +74,8 @@ executions on Genesys Cloud), as fast as the bucket refills and never faster.
 Nothing is rejected that pacing could have saved, and nothing accepted is lost.`,
 		Example: `  headgate run --emulator examples/executions.jsonl    try it, without an account
   headgate run --region eu-central-1 rows.jsonl        execute every row of a file
-  headgate emulate --limit 50/s,burst=100              an API to test a client against`,
+  headgate emulate --limit 50/s,burst=100              an API to test a client against
+  headgate simulate --per-day 200000                   how long would calls wait?`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -86,7 +87,7 @@ Nothing is rejected that pacing could have saved, and nothing accepted is lost.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w\nsee: %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(p.runCommand(), p.emulateCommand())
+	root.AddCommand(p.runCommand(), p.emulateCommand(), p.simulateCommand())
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return exitDone
