@@ -205,6 +205,9 @@ func (s *simulation) check() error {
 	if _, err := progress.ParseMode(s.progress); err != nil {
 		return usage("--progress: %w", err)
 	}
+	if s.html == "-" || s.svg == "-" {
+		return usage("--html and --svg take a FILE; what goes to standard output is the table, or --json")
+	}
 	return s.apart()
 }
 
