@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 60, "how many seeds of each scenario")
+	seedsFlag = flag.Int("seeds", defaultSeeds, "how many seeds of each scenario")
 	only      = flag.String("only", "", "scenarios whose name contains this")
 	all       = flag.Bool("all", false, "with -events: accepted requests too")
 	who       = flag.Int("client", -1, "with -events: of this client alone")
@@ -305,7 +305,8 @@ func (s scenario) test(t *testing.T) {
 	slices.Sort(jains)
 	last := len(spans) - 1
 	t.Logf("%-26s span %.3f / %.3f of the ideal, 429s %.2f / %.2f %%, Jain %.2f / %.2f", s.name, spans[last/2], spans[last], refused[last/2], refused[last], jains[last/2], jains[0])
-	if spans[last/2] > s.bound.span || spans[last] > s.bound.worst {
+	// A median of few says little.
+	if len(spans) >= 30 && spans[last/2] > s.bound.span || spans[last] > s.bound.worst {
 		t.Errorf("span %.3f / %.3f of the ideal, want at most %.2f / %.2f", spans[last/2], spans[last], s.bound.span, s.bound.worst)
 	}
 	if refused[last] > s.bound.refused {

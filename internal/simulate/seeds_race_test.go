@@ -1,0 +1,6 @@
+//go:build race
+
+package simulate
+
+// The race detector needs fewer: nothing here runs at the same time.
+const defaultSeeds = 4
