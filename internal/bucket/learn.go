@@ -117,6 +117,7 @@ const (
 	aloneAfter = 7   // seconds without a refusal: the others have gone
 	aloneTime  = 2   // seconds in which the rate of one alone doubles
 	aloneFast  = 3   // seconds after which that goes twice as fast
+	aloneMost  = 30  // seconds of that that count: a gate or a restart may have been long
 
 	// How more than the rate is tried.
 	creepStart = 0.02 // the share at first
@@ -271,7 +272,7 @@ func (l *learner) paced(now Instant) float64 {
 // and if nobody was refused for long, by doubling.
 func (l *learner) competing(rate float64, now Instant, seconds float64) float64 {
 	rate += addition * seconds
-	if alone := (now - l.opened).Seconds() - l.idle - aloneAfter; alone > 0 {
+	if alone := min((now-l.opened).Seconds()-l.idle-aloneAfter, aloneMost); alone > 0 {
 		rate *= math.Exp2(seconds / aloneTime * (1 + alone/aloneFast))
 	}
 	return rate
