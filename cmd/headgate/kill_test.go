@@ -107,13 +107,21 @@ func TestKillAtRandomMoments(t *testing.T) {
 				return cmd
 			}
 			killed, inFlight := 0, 0
-			for range kills {
+			for i := range kills {
+				before := srv.Report().Executed
 				cmd := command()
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				time.AfterFunc(time.Duration(50+rand.IntN(1000))*time.Millisecond, func() { cmd.Process.Kill() })
-				before := srv.Report().Executed
+				go func() {
+					// Half of the kills meet a run at work, however long it
+					// takes to start on this machine.
+					for end := time.Now().Add(30 * time.Second); i%2 == 0 && srv.Report().Executed == before && time.Now().Before(end); {
+						time.Sleep(5 * time.Millisecond)
+					}
+					time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+					cmd.Process.Kill()
+				}()
 				if err := cmd.Wait(); err == nil {
 					break // it was done before it could be killed
 				}

@@ -42,6 +42,8 @@ func (r *bulkRun) learnedPath() string {
 		return f.learned
 	case f.emulator:
 		return "" // it forgets everything as well
+	case r.temporary:
+		return "" // nothing stays of a run that was given no file
 	}
 	return filepath.Join(filepath.Dir(r.journal), learnedName)
 }
