@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/internal/bulk"
+	"github.com/headgate/headgate/internal/deliver"
 	"github.com/headgate/headgate/internal/progress"
 	"github.com/headgate/headgate/internal/queue"
 	"github.com/headgate/headgate/internal/sqlite"
@@ -343,14 +344,14 @@ func cause(e headgate.Event) string {
 // dispatch carries the rows to their outcomes and says how it went.
 func (r *bulkRun) dispatch(take, do context.Context, before queue.Counts, recovered queue.Recovered, results resultsFile) error {
 	r.sending.Store(r.store)
-	run := &bulk.Run{Began: r.began, Store: r.store, Sender: &bulk.Sender{}, Concurrency: r.flags.concurrency, Results: results, Meter: &r.meter}
+	run := &bulk.Run{Began: r.began, Store: r.store, Sender: &deliver.Sender{}, Concurrency: r.flags.concurrency, Results: results, Meter: &r.meter}
 	if r.org != nil { // else nothing is left to send
 		run.Limiter = r.org.Limiter
 		run.Ask = headgate.Ask{
 			Org: cmp.Or(r.target.config.Org, hostOf(r.org.APIURL)), Client: r.target.config.Credentials.ClientID,
 			Token: r.org.Tokens.Name(), Path: genesys.LaunchPath,
 		}
-		run.Sender = &bulk.Sender{Transport: r.org.Flows().Transport, APIURL: r.org.APIURL, Delivery: r.flags.delivery, Follow: r.flags.wait, Timeout: time.Duration(r.flags.timeout)}
+		run.Sender = &deliver.Sender{Transport: r.org.Flows().Transport, APIURL: r.org.APIURL, Delivery: r.flags.delivery, Follow: r.flags.wait, Timeout: time.Duration(r.flags.timeout)}
 		painter := r.paint(run)
 		defer painter.Stop()
 		stop := r.keepLearning()

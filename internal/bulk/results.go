@@ -48,7 +48,7 @@ type Result struct {
 	// ID is what the server calls a launched execution.
 	ID string `json:"id,omitempty"`
 	// Answer is the server's answer: as it is if it is JSON, else as a
-	// JSON string. If it had more than MaxAnswer bytes it is cut there,
+	// JSON string. If it had more than [deliver.MaxAnswer] bytes it is cut there,
 	// which makes it a string, and AnswerBytes says how many it had.
 	Answer      json.RawMessage `json:"answer,omitempty"`
 	AnswerBytes int64           `json:"answerBytes,omitempty"`

@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/genesys"
+	"github.com/headgate/headgate/internal/deliver"
 	"github.com/headgate/headgate/internal/progress"
 	"github.com/headgate/headgate/internal/queue"
 )
@@ -19,7 +20,7 @@ import (
 // Run carries the rows of a journal to their outcomes.
 type Run struct {
 	Store       queue.Store
-	Sender      *Sender
+	Sender      *deliver.Sender
 	Limiter     *headgate.Limiter
 	Ask         headgate.Ask // what the rows draw on, for the estimate
 	Concurrency int
@@ -42,8 +43,8 @@ func (r *Run) Do(take, do context.Context) (*Summary, error) {
 	defer unreachable(nil)
 	var mu sync.Mutex
 	var fatal error
-	if r.Sender.Meter == nil {
-		r.Sender.Meter = r.Meter
+	if r.Sender.Answered == nil {
+		r.Sender.Answered = r.Meter.answered
 	}
 	r.Sender.Unreachable = func(err error) {
 		mu.Lock()
@@ -201,7 +202,7 @@ func (m *Meter) Observe(e headgate.Event) {
 		switch {
 		case e.Status == http.StatusTooManyRequests:
 			m.refused.Add(1)
-		case e.Status == http.StatusServiceUnavailable, e.Method == http.MethodGet, e.Err != nil && neverLeft(e.Err):
+		case e.Status == http.StatusServiceUnavailable, e.Method == http.MethodGet, e.Err != nil && deliver.NeverLeft(e.Err):
 			// The first of them the Sender knows more about.
 		default:
 			m.accept()

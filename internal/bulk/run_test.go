@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/emulator"
 	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/headgatetest"
+	"github.com/headgate/headgate/internal/deliver"
 	"github.com/headgate/headgate/internal/queue"
 	"github.com/headgate/headgate/internal/queue/queuetest"
 )
@@ -76,7 +77,7 @@ func (b bench) run(t *testing.T, input string) outcome {
 	var out bytes.Buffer
 	run := &Run{
 		Store: store, Limiter: org.Limiter, Results: &out, Meter: meter,
-		Sender: &Sender{Transport: org.Flows().Transport, APIURL: pair.URL, Delivery: b.delivery, Follow: b.follow, Timeout: b.timeout},
+		Sender: &deliver.Sender{Transport: org.Flows().Transport, APIURL: pair.URL, Delivery: b.delivery, Follow: b.follow, Timeout: b.timeout},
 	}
 	take, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -18,6 +18,7 @@ import (
 	"github.com/headgate/headgate/emulator"
 	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/headgatetest"
+	"github.com/headgate/headgate/internal/deliver"
 	"github.com/headgate/headgate/internal/queue"
 )
 
@@ -158,7 +159,7 @@ func TestTimeoutOverHTTP(t *testing.T) {
 	}))
 	defer api.Close()
 	defer close(hang)
-	s := &Sender{Transport: &headgate.Transport{}, APIURL: api.URL, Timeout: 100 * time.Millisecond}
+	s := &deliver.Sender{Transport: &headgate.Transport{}, APIURL: api.URL, Timeout: 100 * time.Millisecond}
 	step, err := s.Send(t.Context(), queue.Execution{ID: 1, Method: "POST", Path: "/x", Body: []byte("{}")}, func() error { return nil })
 	if err != nil || step.To != queue.Unknown || step.Reason != "sent, and no answer came: no answer within 100ms" {
 		t.Errorf("%+v, %v", step, err)
@@ -174,7 +175,7 @@ func TestTimeoutBeforeLeaving(t *testing.T) {
 			t.Fatal(err)
 		}
 		sent := 0
-		s := &Sender{
+		s := &deliver.Sender{
 			Transport: &headgate.Transport{Limiter: l, Base: roundTrip(func(req *http.Request) (*http.Response, error) {
 				sent++
 				return respond(req, 200, "{}"), nil
@@ -205,7 +206,7 @@ func TestGivenUpBeforeLeaving(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Sender{
+		s := &deliver.Sender{
 			Transport: &headgate.Transport{Limiter: l, Base: roundTrip(func(*http.Request) (*http.Response, error) {
 				t.Error("it was sent")
 				return nil, io.EOF
@@ -229,38 +230,6 @@ func TestGivenUpBeforeLeaving(t *testing.T) {
 	})
 }
 
-// If the gate opens in time, the request has all of its time left.
-func TestTimeoutCountsFromTheWire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &Sender{
-			Transport: &headgate.Transport{Base: roundTrip(func(req *http.Request) (*http.Response, error) {
-				io.Copy(io.Discard, req.Body)
-				time.Sleep(40 * time.Second)
-				if err := req.Context().Err(); err != nil {
-					return nil, err
-				}
-				return respond(req, 200, "{}"), nil
-			})},
-			APIURL: "http://api.example", Timeout: time.Minute, Delivery: headgate.AtMostOnce,
-		}
-		b := s.bound(t.Context(), func() error { return nil })
-		defer b.end()
-		req, err := s.request(b, queue.Execution{Method: "POST", Path: "/x", Body: []byte("{}")}, "POST", "/x")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var tries headgate.Tries
-		r := s.Transport.Attempt(req, &tries, func() error {
-			err := b.leave()
-			time.Sleep(30 * time.Second) // as if for another permit
-			return err
-		})
-		if r.Err != nil || b.over() {
-			t.Errorf("%v", r.Err)
-		}
-	})
-}
-
 // Some servers repeat what they were sent. The token does not stay.
 func TestTokenIsNotKept(t *testing.T) {
 	for _, test := range []struct {
@@ -271,10 +240,10 @@ func TestTokenIsNotKept(t *testing.T) {
 			return fmt.Sprintf(`{"authorization":"Bearer %s","token":%q}`, token, token)
 		}},
 		{"in the cut", func(token string) string {
-			return strings.Repeat("x", MaxAnswer-len(token)/2) + token + strings.Repeat("y", 200<<10)
+			return strings.Repeat("x", deliver.MaxAnswer-len(token)/2) + token + strings.Repeat("y", 200<<10)
 		}},
-		{"in the last read", func(token string) string {
-			return token + strings.Repeat("x", maxRead-len(token)-len(token)/2) + token + strings.Repeat("y", 200<<10)
+		{"in the last read", func(token string) string { // 64 KiB more than is kept
+			return token + strings.Repeat("x", deliver.MaxAnswer+64<<10-len(token)-len(token)/2) + token + strings.Repeat("y", 200<<10)
 		}},
 		{"half, then nothing", func(token string) string { return "Bearer " + token[:len(token)/2] }},
 	} {
@@ -351,27 +320,6 @@ func TestFailedPolls(t *testing.T) {
 	}
 }
 
-// What a launch has cost in retries is not held against its polls.
-func TestPollsHaveTheirOwnRetries(t *testing.T) {
-	var tally queue.Tally
-	synctest.Test(t, func(t *testing.T) {
-		s := &Sender{APIURL: "http://api.example", Follow: true, Delivery: headgate.AtLeastOnce}
-		s.Transport = &headgate.Transport{Base: roundTrip(func(req *http.Request) (*http.Response, error) {
-			return respond(req, 200, `{"id":"e"}`), nil
-		})}
-		x := queue.Execution{ID: 1, Method: "POST", Path: genesys.LaunchPath,
-			Tally: queue.Tally{Sent: 4, Retries: 4, LastBackoff: time.Minute, Unauthorized: 1, Unanswered: 1}}
-		step, err := s.Send(t.Context(), x, func() error { return nil })
-		if err != nil || step.Remote != "e" {
-			t.Fatalf("%+v, %v", step, err)
-		}
-		tally = step.Tally
-		if tries := triesOf(tally); tries.Retries != 0 || tries.LastBackoff != 0 || tries.Unauthorized != 0 || tally.Retries != 4 || tally.Unanswered != 1 {
-			t.Errorf("%+v", tally)
-		}
-	})
-}
-
 // The API goes away for a while in the middle of a run and comes back.
 func TestUnreachableForAWhile(t *testing.T) {
 	for _, test := range []struct {
@@ -414,13 +362,13 @@ func TestUnreachableForAWhile(t *testing.T) {
 // An answer that is cut says so.
 func TestLongAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, size := range []int{MaxAnswer, MaxAnswer + 1, 3 << 20} {
+		for _, size := range []int{deliver.MaxAnswer, deliver.MaxAnswer + 1, 3 << 20} {
 			o := bench{intake: jsonl(), base: around(func(_ int, req *http.Request) (*http.Response, error) {
 				return respond(req, 200, `"`+strings.Repeat("x", size-2)+`"`), nil
 			})}.run(t, `{"flowId":"f"}`)
 			r := o.results[0]
-			cut := size > MaxAnswer
-			if r.Outcome != "done" || cut != (r.AnswerBytes == int64(size)) || cut != strings.Contains(r.Reason, fmt.Sprintf("has %d bytes", size)) || len(r.Answer) > MaxAnswer+10 {
+			cut := size > deliver.MaxAnswer
+			if r.Outcome != "done" || cut != (r.AnswerBytes == int64(size)) || cut != strings.Contains(r.Reason, fmt.Sprintf("has %d bytes", size)) || len(r.Answer) > deliver.MaxAnswer+10 {
 				t.Errorf("%d: %s, %d, %q, %d", size, r.Outcome, r.AnswerBytes, r.Reason, len(r.Answer))
 			}
 		}

@@ -39,9 +39,10 @@ var mayImport = map[string]struct {
 	"internal/sqlite":          {[]string{"internal/queue"}, false},
 	"internal/progress":        {nil, false},
 	"internal/simulate":        {[]string{"", "internal/bucket"}, false},
-	"internal/bulk":            {[]string{"", "genesys", "internal/queue", "internal/progress"}, true},
+	"internal/deliver":         {[]string{"", "genesys", "internal/queue"}, true},
+	"internal/bulk":            {[]string{"", "genesys", "internal/deliver", "internal/queue", "internal/progress"}, true},
 	"internal/housekeeping":    {nil, true},
-	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
+	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/deliver", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
 }
 
 func TestImports(t *testing.T) {

@@ -1,4 +1,6 @@
-package bulk
+// Package deliver makes the attempts of durable executions: what stands between
+// the queue, which knows no HTTP, and the transport, which keeps nothing.
+package deliver
 
 import (
 	"bytes"
@@ -42,11 +44,14 @@ type Sender struct {
 	// Unreachable is called when no connection could be made to the API,
 	// after all the retries of an execution: to one that has never answered,
 	// or for MaxUnreachable. It should end the taking of work: the
-	// executions stay queued.
+	// executions stay queued. Nil: they try again, for ever.
 	Unreachable func(error)
-	// Meter, if set, is told of what the events don't say. It should be the
-	// one that observes the Transport.
-	Meter *Meter
+	// Shape, if set, gives a launch the headers and the call that its
+	// execution asks for. Nil: JSON goes out and is asked for.
+	Shape func(x queue.Execution, req *http.Request, call *headgate.Call)
+	// Answered, if set, is told of each answer, and whether it is that of a
+	// poll.
+	Answered func(o headgate.Observation, poll bool)
 
 	mu       sync.Mutex // guards what follows
 	answered bool       // the API has answered something
@@ -93,7 +98,7 @@ func (s *Sender) Send(ctx context.Context, x queue.Execution, leave func() error
 
 func (s *Sender) request(b *bounded, x queue.Execution, method, path string) (*http.Request, error) {
 	call := headgate.Call{Priority: x.Priority, Delivery: &s.Delivery}
-	req, err := http.NewRequestWithContext(headgate.WithCall(b.ctx, call), method, s.APIURL+path, nil)
+	req, err := http.NewRequest(method, s.APIURL+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +109,10 @@ func (s *Sender) request(b *bounded, x queue.Execution, method, path string) (*h
 		req.Body, _ = req.GetBody()
 	}
 	req.Header.Set("Accept", "application/json")
-	return req, nil
+	if s.Shape != nil {
+		s.Shape(x, req, &call)
+	}
+	return req.WithContext(headgate.WithCall(b.ctx, call)), nil
 }
 
 // bounded is one attempt with its Timeout.
@@ -258,15 +266,15 @@ func (s *Sender) unknown(ctx context.Context, b *bounded, r headgate.Result, ste
 
 // heard notes whether the API can be reached.
 func (s *Sender) heard(r headgate.Result, poll bool) {
-	if s.Meter != nil && r.Response != nil {
-		s.Meter.answered(r.Observation, poll)
+	if s.Answered != nil && r.Response != nil {
+		s.Answered(r.Observation, poll)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case r.Response != nil:
 		s.answered, s.away = true, time.Time{}
-	case r.Verdict.Action != headgate.Unsent && neverLeft(r.Err) && s.away.IsZero():
+	case r.Verdict.Action != headgate.Unsent && NeverLeft(r.Err) && s.away.IsZero():
 		s.away = time.Now()
 	}
 }
@@ -288,16 +296,16 @@ func (s *Sender) noConnection(ctx context.Context, err error, step *queue.Step) 
 	forgive(&step.Tally)
 	switch {
 	case ctx.Err() != nil: // given up by us
-	case !s.gone():
+	case s.Unreachable == nil, !s.gone():
 		step.Due = time.Now().Add(unreachableRetry)
 		step.Tally.Waits = added(step.Tally.Waits, headgate.WaitBackoff, unreachableRetry)
-	case s.Unreachable != nil:
+	default:
 		s.Unreachable(err)
 	}
 }
 
-// neverLeft reports whether err surely came before a connection stood.
-func neverLeft(err error) bool {
+// NeverLeft reports whether err surely came before a connection stood.
+func NeverLeft(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
@@ -363,7 +371,7 @@ func (s *Sender) poll(ctx context.Context, x queue.Execution, leave func() error
 	case r.Err != nil && ctx.Err() != nil:
 		step.To = queue.Queued
 		return step, nil
-	case r.Err != nil && neverLeft(r.Err):
+	case r.Err != nil && NeverLeft(r.Err):
 		s.noConnection(ctx, r.Err, &step)
 		return step, nil
 	case r.Err != nil:
