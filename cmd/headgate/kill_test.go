@@ -171,8 +171,10 @@ func TestKillAtRandomMoments(t *testing.T) {
 				t.Errorf("%d lost", lost)
 			}
 			// A restart never refills a bucket: what was handed out is
-			// remembered, so that hardly anything is refused.
-			if report.Rejected > 5 || report.Early > 0 {
+			// remembered, so that hardly anything is refused beside the
+			// one in 500 with which a limit is probed. A refill would
+			// cost up to 50 for each of the kills.
+			if report.Rejected > 5+rows/500 || report.Early > 0 {
 				t.Errorf("%d refused, %d early", report.Rejected, report.Early)
 			}
 		})
