@@ -72,6 +72,11 @@ type Estimate struct {
 	// server has asked to stay away.
 	Waiting    int
 	RetryAfter time.Duration
+	// Sent is how many permits were taken from it and not returned,
+	// Accepted how many of them were answered and not refused by a limit,
+	// Refused how many refusals named it. They count since its bucket was
+	// made, which one that was unused for long may be anew.
+	Sent, Accepted, Refused uint64
 	// Learning is what its learner is at: off, ramp, trust, search, track,
 	// contend or window. See docs/learning.md.
 	Learning string

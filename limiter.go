@@ -164,6 +164,17 @@ type Ask struct {
 	// Priority is from MostUrgent to LeastUrgent; what lies outside counts
 	// as the nearer of them. 0 is normal.
 	Priority int
+	// Caller is on whose behalf the attempt is made. Those of the same
+	// Priority who wait are served so that each caller among them gets its
+	// share, and the calls of one caller go by arrival. Names come from
+	// configuration: tens or hundreds of them. "" is a caller like any
+	// other.
+	Caller string
+	// Weight is how large the share of Caller is beside that of others: a
+	// caller with 3 gets three permits for each that one with 1 gets, as
+	// long as both wait. 0 is 1; it is kept between 0.001 and 1000. The
+	// latest one that a caller has waited with counts.
+	Weight float64
 	// Until is when the wait has to be over, as the context's deadline, if
 	// that is not earlier. Zero: no bound.
 	Until time.Time

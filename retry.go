@@ -216,6 +216,8 @@ type Tries struct {
 // The causes in [Tries.Waits] that are no limit's name.
 const (
 	WaitRetryAfter = "Retry-After"
+	WaitReserved   = "reserved" // kept for urgent calls
+	WaitPaused     = "paused"
 	WaitBackoff    = "backoff"
 	WaitLogin      = "login"
 )
@@ -235,6 +237,8 @@ func (t *Tries) waited(cause string, d time.Duration) {
 func (t *Tries) waitedFor(w Wait) {
 	for _, p := range w.Parts {
 		t.waited(WaitRetryAfter, p.RetryAfter)
+		t.waited(WaitReserved, p.Reserved)
+		t.waited(WaitPaused, p.Paused)
 		t.waited(p.Limit, p.Empty)
 	}
 }

@@ -96,6 +96,11 @@ type Transport struct {
 type Call struct {
 	// Priority is the place in line: see Ask.Priority.
 	Priority int
+	// Caller is on whose behalf the request is made, and Weight how large
+	// its share is beside that of others who wait: see Ask.Caller and
+	// Ask.Weight.
+	Caller string
+	Weight float64
 	// MaxWait replaces Retry.MaxWait, if above 0.
 	MaxWait time.Duration
 	// Delivery replaces Transport.Delivery, if not nil.
@@ -350,6 +355,8 @@ func (t *Transport) permit(req *http.Request, tries *Tries, start time.Time) (pe
 		Client:        t.Client,
 		Path:          req.URL.Path,
 		Priority:      call.Priority,
+		Caller:        call.Caller,
+		Weight:        call.Weight,
 		Until:         t.until(call, start),
 		MaxRetryAfter: t.maxRetryAfter(),
 		hold:          true,

@@ -32,10 +32,29 @@ type WaitPart struct {
 	// RetryAfter is how long the server had asked to stay away, with the
 	// jitter on top ([LimiterConfig.Spread]).
 	RetryAfter time.Duration
+	// Reserved is how long there was a token, and it was kept for urgent
+	// calls ([Limiter.Reserve]).
+	Reserved time.Duration
+	// Paused is how long the limiter was paused ([Limiter.Pause]). It
+	// stands with the first of the limits that the attempt draws on.
+	Paused time.Duration
 }
 
 // Total returns how long the limit held the wait up.
-func (p WaitPart) Total() time.Duration { return p.Empty + p.RetryAfter }
+func (p WaitPart) Total() time.Duration { return p.Empty + p.RetryAfter + p.Reserved + p.Paused }
+
+// cause is why a limit held a wait up, and for how long.
+type cause struct {
+	word string
+	d    time.Duration
+}
+
+func (p WaitPart) causes() [4]cause {
+	return [...]cause{
+		{"empty", p.Empty}, {WaitRetryAfter, p.RetryAfter},
+		{WaitReserved, p.Reserved}, {WaitPaused, p.Paused},
+	}
+}
 
 // Limit returns the name of the limit that was waited for the longest, "" if
 // there was no wait.
@@ -65,14 +84,12 @@ func (w Wait) String() string {
 	for _, p := range w.Parts {
 		b.WriteString(separator + p.Limit)
 		separator = ", "
-		if p.Empty > 0 {
-			b.WriteString(" empty " + inWords(p.Empty))
-		}
-		if p.RetryAfter > 0 {
-			if p.Empty > 0 {
-				b.WriteByte(',')
+		between := " "
+		for _, cause := range p.causes() {
+			if cause.d > 0 {
+				b.WriteString(between + cause.word + " " + inWords(cause.d))
+				between = ", "
 			}
-			b.WriteString(" Retry-After " + inWords(p.RetryAfter))
 		}
 		separator = "; "
 	}
