@@ -38,6 +38,7 @@ var mayImport = map[string]struct {
 	"internal/queue/queuetest": {[]string{"internal/queue"}, false},
 	"internal/sqlite":          {[]string{"internal/queue"}, false},
 	"internal/progress":        {nil, false},
+	"internal/dashboard":       {nil, true},
 	"internal/simulate":        {[]string{"", "internal/bucket"}, false},
 	"internal/deliver":         {[]string{"", "genesys", "internal/queue"}, true},
 	"internal/bulk":            {[]string{"", "genesys", "internal/deliver", "internal/queue", "internal/progress"}, true},
