@@ -132,6 +132,14 @@ func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 	if limits == nil {
 		limits = o.learning(Limits())
 	}
+	limits = Placed(limits, o.APIURL, o.loginURL)
+	return headgate.NewLimiter(headgate.LimiterConfig{Limits: limits, Observer: o.config.Observer})
+}
+
+// Placed returns limits for a limiter that is given to [Config.Limiter]: with
+// [LoginLimit], unless one of them is named "login", and following the path of
+// each address, if it has one.
+func Placed(limits []headgate.Limit, apiURL, loginURL string) []headgate.Limit {
 	limits = slices.Clone(limits)
 	if !slices.ContainsFunc(limits, func(l headgate.Limit) bool { return l.Name == LimitLogin }) {
 		limits = append(limits, LoginLimit())
@@ -139,12 +147,12 @@ func (o *Org) newLimiter(limits []headgate.Limit) (*headgate.Limiter, error) {
 	for i, l := range limits {
 		switch {
 		case strings.HasPrefix(l.Match, apiMatch):
-			limits[i].Match = pathOf(o.APIURL) + l.Match
+			limits[i].Match = pathOf(apiURL) + l.Match
 		case l.Match == loginMatch:
-			limits[i].Match = pathOf(o.loginURL) + l.Match
+			limits[i].Match = pathOf(loginURL) + l.Match
 		}
 	}
-	return headgate.NewLimiter(headgate.LimiterConfig{Limits: limits, Observer: o.config.Observer})
+	return limits
 }
 
 // learning makes published limits, or the org's own, learn as Config says. One that
@@ -163,13 +171,13 @@ func (o *Org) learning(limits []headgate.Limit) []headgate.Limit {
 	return limits
 }
 
-// pathOf returns the path of an address that was parsed before.
+// pathOf returns the path of an address, "" of one that is none.
 func pathOf(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return ""
 	}
-	return u.Path
+	return strings.TrimSuffix(u.Path, "/")
 }
 
 // build makes the transports.

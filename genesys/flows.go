@@ -107,11 +107,24 @@ func CheckBody(body []byte) error {
 // LaunchPath is the path of the POST that launches an execution.
 const LaunchPath = "/api/v2/flows/executions"
 
-const executeSuffix = "/execute"
+const (
+	executePrefix = "/api/v2/architect/flows/"
+	executeSuffix = "/execute"
+)
+
+// IsExecution reports whether a POST to path executes a flow, in either form.
+func IsExecution(path string) bool {
+	if path == LaunchPath {
+		return true
+	}
+	flow, ok := strings.CutPrefix(path, executePrefix)
+	flow, is := strings.CutSuffix(flow, executeSuffix)
+	return ok && is && flow != "" && !strings.Contains(flow, "/")
+}
 
 // ExecutePath returns the path of the POST that executes a flow, escaped.
 func ExecutePath(flowID string) string {
-	return "/api/v2/architect/flows/" + url.PathEscape(flowID) + executeSuffix
+	return executePrefix + url.PathEscape(flowID) + executeSuffix
 }
 
 // StatusPath returns the path of the GET that tells how an execution stands,

@@ -341,3 +341,15 @@ func TestBrokenAnswer(t *testing.T) {
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestIsExecution(t *testing.T) {
+	for path, want := range map[string]bool{
+		LaunchPath: true, ExecutePath("a b"): true, "/api/v2/architect/flows/f/execute": true,
+		LaunchPath + "/e": false, "/api/v2/architect/flows//execute": false, "/api/v2/architect/flows/f/x/execute": false,
+		"/api/v2/architect/flows/execute": false, "/api/v2/users": false, "": false,
+	} {
+		if IsExecution(path) != want {
+			t.Errorf("%q: %v", path, !want)
+		}
+	}
+}

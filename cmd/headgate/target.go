@@ -93,10 +93,38 @@ func (f *runFlags) target(env func(string) string) (*target, error) {
 
 // emulated starts an emulator in this process.
 func (f *runFlags) emulated() (*target, error) {
+	e, err := startEmulator(f.emulatorLimit.perSecond(), f.emulatorBurst)
+	if err != nil {
+		return nil, err
+	}
+	return &target{
+		name:     "emulator",
+		emulator: e.srv,
+		server:   e.server,
+		config: genesys.Config{
+			Credentials: e.credentials(),
+			APIURL:      e.url, LoginURL: e.url,
+			Org: "emulator",
+		},
+	}, nil
+}
+
+// builtin is an emulator in this process.
+type builtin struct {
+	srv    *emulator.Server
+	server *http.Server
+	url    string
+}
+
+func (e *builtin) credentials() genesys.Credentials {
+	return genesys.Credentials{ClientID: emulator.DefaultClientID, ClientSecret: genesys.NewSecret(emulator.DefaultClientSecret)}
+}
+
+// startEmulator serves an emulator with a token bucket until its server is
+// closed.
+func startEmulator(rate, burst float64) (*builtin, error) {
 	srv, err := emulator.New(emulator.Config{
-		Limits: []emulator.Limit{{
-			Name: genesys.LimitToken, Rate: f.emulatorLimit.perSecond(), Burst: f.emulatorBurst,
-		}},
+		Limits:       []emulator.Limit{{Name: genesys.LimitToken, Rate: rate, Burst: burst}},
 		LoginLatency: 300 * time.Millisecond,
 		Latency:      30 * time.Millisecond,
 		Jitter:       60 * time.Millisecond,
@@ -108,19 +136,12 @@ func (f *runFlags) emulated() (*target, error) {
 	if err != nil {
 		return nil, &exitError{exitUnreachable, err}
 	}
-	server := &http.Server{Handler: srv.API(), ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(l) // ends with close
-	url := "http://" + l.Addr().String()
-	return &target{
-		name:     "emulator",
-		emulator: srv,
-		server:   server,
-		config: genesys.Config{
-			Credentials: genesys.Credentials{ClientID: emulator.DefaultClientID, ClientSecret: genesys.NewSecret(emulator.DefaultClientSecret)},
-			APIURL:      url, LoginURL: url,
-			Org: "emulator",
-		},
-	}, nil
+	e := &builtin{
+		srv: srv, url: "http://" + l.Addr().String(),
+		server: &http.Server{Handler: srv.API(), ReadHeaderTimeout: 10 * time.Second},
+	}
+	go e.server.Serve(l) // ends with Close
+	return e, nil
 }
 
 // transport returns what makes the attempts. It keeps as many connections as
