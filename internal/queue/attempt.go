@@ -119,6 +119,7 @@ func (a *attempt) depart() (x Execution, left bool, err error) {
 		return x, false, fmt.Errorf("recording that execution %d is sent: %w", x.ID, err)
 	}
 	x.State, x.Tally.Sent = Sent, u.Tally.Sent
+	x.Revision++
 	return x, true, nil
 }
 
@@ -174,8 +175,10 @@ func (r *run) work(x Execution) finish {
 	if a.ctx.Err() == nil {
 		r.fail(fmt.Errorf("sending: %w", err))
 	}
-	u := unanswered(x.update(Queued), r.d.Delivery, time.Now(), "sent, and no answer: "+err.Error())
-	return r.record(x, Step{To: u.To, Tally: u.Tally, Status: u.Status, Reason: u.Reason, Answer: u.Answer})
+	u := unanswered(x.update(Queued), x.delivery(r.d.Delivery), time.Now(), "sent, and no answer: "+err.Error())
+	return r.record(x, Step{
+		To: u.To, Tally: u.Tally, Status: u.Status, Reason: u.Reason, Answer: u.Answer, AnswerType: u.AnswerType,
+	})
 }
 
 // stay deals with an execution that surely did not leave, because of err.
@@ -202,6 +205,7 @@ func (r *run) handBack(x Execution) finish {
 		// A "sent" whose recording was interrupted may have been recorded
 		// all the same; nothing left, so it goes back just as well.
 		u.From = Sent
+		u.Revision++
 		err = r.update(u)
 	}
 	if err != nil {
@@ -215,7 +219,7 @@ func (r *run) handBack(x Execution) finish {
 // not sent would be a lie.
 func expiry(x Execution, now time.Time) Step {
 	s := Step{
-		To: Expired, Tally: x.Tally, Status: x.Status, Answer: x.Answer,
+		To: Expired, Tally: x.Tally, Status: x.Status, Answer: x.Answer, AnswerType: x.AnswerType,
 		Reason: "its deadline passed before it was sent",
 	}
 	if now.Before(x.Deadline) {
@@ -241,18 +245,14 @@ func (r *run) record(x Execution, step Step) finish {
 	if step.To == Queued && step.Remote == "" && !x.Deadline.IsZero() && !step.Due.Before(x.Deadline) {
 		// It could only wait to be refused.
 		e := x
-		e.Tally, e.Status, e.Answer = step.Tally, step.Status, step.Answer
+		e.Tally, e.Status, e.Answer, e.AnswerType = step.Tally, step.Status, step.Answer, step.AnswerType
 		last := step.Reason
 		step = expiry(e, now)
 		if last != "" {
 			step.Reason += " (" + last + ")"
 		}
 	}
-	u := Update{
-		ID: x.ID, From: x.State, To: step.To, At: now,
-		Due: step.Due, Remote: step.Remote, Tally: step.Tally,
-		Status: step.Status, Reason: step.Reason, Answer: step.Answer,
-	}
+	u := step.update(x, now)
 	if err := r.update(u); err != nil {
 		if errors.Is(err, ErrStale) {
 			r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
@@ -262,12 +262,7 @@ func (r *run) record(x Execution, step Step) finish {
 		return finish{}
 	}
 	if r.d.Observe != nil {
-		x.State, x.Due, x.Remote, x.Tally = step.To, step.Due, step.Remote, step.Tally
-		x.Status, x.Reason, x.Answer = step.Status, step.Reason, step.Answer
-		if step.To.Ended() {
-			x.Ended = now.UTC().Round(0)
-		}
-		r.d.Observe(x, step)
+		r.d.Observe(step.applied(x, now), step)
 	}
 	return finish{queued: step.To == Queued, due: step.Due}
 }

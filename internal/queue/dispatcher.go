@@ -25,6 +25,29 @@ type Step struct {
 	Status int
 	Reason string
 	Answer []byte
+	// AnswerType is the content type of Answer.
+	AnswerType string
+}
+
+// update is the update of x that records s.
+func (s Step) update(x Execution, now time.Time) Update {
+	return Update{
+		ID: x.ID, From: x.State, To: s.To, Revision: x.Revision, At: now,
+		Due: s.Due, Remote: s.Remote, Tally: s.Tally,
+		Status: s.Status, Reason: s.Reason, Answer: s.Answer, AnswerType: s.AnswerType,
+	}
+}
+
+// applied is x as it stands once s is recorded.
+func (s Step) applied(x Execution, now time.Time) Execution {
+	x.State, x.Due, x.Remote, x.Tally = s.To, s.Due, s.Remote, s.Tally
+	x.Status, x.Reason, x.Answer, x.AnswerType = s.Status, s.Reason, s.Answer, s.AnswerType
+	x.Revision++
+	x.Ended = time.Time{}
+	if s.To.Ended() {
+		x.Ended = now.UTC().Round(0)
+	}
+	return x
 }
 
 // Sender makes one attempt of x, or one poll if x.Remote is set. It is called
@@ -46,7 +69,7 @@ type Step struct {
 // for what happened to one execution, that is a Step; it says that sending as
 // such can't go on (wrong credentials, say), and stops the dispatcher. The
 // execution is then handed back if it had not left, and decided by
-// [Dispatcher.Delivery] if it had. The error of a ctx that ended is no such
+// its Delivery if it had. The error of a ctx that ended is no such
 // error, and neither is leave's.
 type Sender func(ctx context.Context, x Execution, leave func() error) (Step, error)
 
@@ -73,7 +96,8 @@ type Dispatcher struct {
 	// Concurrency is how many Sends run at once; 0 means 200.
 	Concurrency int
 	// Delivery decides what becomes of an attempt that left and whose Send
-	// returned an error.
+	// returned an error, if the execution has no Delivery of its own. Zero
+	// means AtLeastOnce.
 	Delivery Delivery
 	// Stay keeps Run waiting for new work when everything has ended.
 	Stay bool

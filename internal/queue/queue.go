@@ -28,13 +28,14 @@ const (
 	// recorded. After a crash nobody knows whether it ran.
 	Sent
 
-	// The four outcomes. An execution that has one never changes again.
+	// The four outcomes. An execution that has one never changes again, but
+	// for Unknown: somebody may decide about it, see [Resolve].
 
 	// Done: the server executed it.
 	Done
 	// Failed: the server said no for good, or the request could not be made.
 	Failed
-	// Expired: its deadline passed before it was sent.
+	// Expired: its deadline passed, or it was cancelled, before it was sent.
 	Expired
 	// Unknown: it was sent and the answer never came.
 	Unknown
@@ -67,15 +68,29 @@ func (s State) String() string {
 // Execution is one durable call.
 type Execution struct {
 	// ID is given by the store in the order of acceptance, from 1 upwards
-	// without gaps within one Add.
+	// without gaps among those that one Add stores. None is given twice.
 	ID int64
+	// Existing is set by Add, either way: true if Caller and Key are those
+	// of an execution that is stored. It is not stored itself.
+	Existing bool
+
+	// Who asks, and when. It never changes after Add.
+	Caller   string    // "" for nobody in particular
+	Key      string    // the caller's name for it, see Store.Add; "" for none
+	Accepted time.Time // as Add was told; zero for not told
 
 	// What to send. It never changes after Add.
 	Method   string
 	Path     string    // with the query, as in a request line
 	Body     []byte    // nil for none; an empty one is read back as nil
+	Extra    []byte    // what else the Sender needs; stored as it is, as Body is
 	Priority int       // lower goes first; 0 is normal
 	Deadline time.Time // not sent after this; zero for none
+	Delivery Delivery  // zero for that of the Dispatcher, or of Recover
+
+	// Revision is 1 when it is added and grows by one with each Update: see
+	// Update.Revision. A Claim leaves it.
+	Revision int64
 
 	// Where it stands.
 	State State
@@ -92,7 +107,9 @@ type Execution struct {
 	Status int    // the last HTTP status, 0 if there was no answer
 	Reason string // why it is not done, for people; empty when all is well
 	Answer []byte // the server's answer; nil if none, and if it was empty
-	Ended  time.Time
+	// AnswerType is the content type of Answer; "" if it is not known.
+	AnswerType string
+	Ended      time.Time
 }
 
 // Tally counts what happened to one execution. It is kept over restarts.
@@ -109,6 +126,9 @@ type Tally struct {
 	// usable answer came. If it is above 0 and the execution is done, it
 	// may have been executed more than once.
 	Unanswered int `json:"unanswered,omitempty"`
+	// Resolved of the Unanswered no longer forbid to send again under
+	// at-most-once: somebody knew of them and decided so. See [Resolve].
+	Resolved int `json:"resolved,omitempty"`
 	// Unauthorized counts 401 answers since another one came.
 	Unauthorized int `json:"unauthorized,omitempty"`
 	// LastBackoff is the latest wait that backoff chose; decorrelated
@@ -128,22 +148,31 @@ type Update struct {
 	ID   int64
 	From State // the state that it must be in, else ErrStale
 	To   State
+	// Revision, if not 0, must be the execution's, else ErrStale: nobody has
+	// changed it since it was read.
+	Revision int64
 	// At is when. It is stored as Ended if To is an outcome.
 	At time.Time
-	// Due, Remote, Tally, Status, Reason and Answer replace what is stored.
-	Due    time.Time
-	Remote string
-	Tally  Tally
-	Status int
-	Reason string
-	Answer []byte
+	// The rest replaces what is stored.
+	Due        time.Time
+	Remote     string
+	Tally      Tally
+	Status     int
+	Reason     string
+	Answer     []byte
+	AnswerType string
 }
 
 // Filter chooses executions to read.
 type Filter struct {
 	States []State // empty: all
-	After  int64   // only those with a greater ID
-	Limit  int     // at most so many; 0: all
+	Caller string  // only this caller's; "": everybody's
+	// Newest turns the order round: by descending ID.
+	Newest bool
+	// After is where to go on: only those with a greater ID, and with Newest
+	// only those with a smaller one. 0: from the first in order.
+	After int64
+	Limit int // at most so many; 0: all
 	// Unanswered: only those with a Tally.Unanswered above 0. To look for
 	// them among a million must take no more than seconds.
 	Unanswered bool
@@ -151,6 +180,12 @@ type Filter struct {
 
 // Counts says how many executions are in each state, indexed by State.
 type Counts [Unknown + 1]int64
+
+// Load is what one caller has open: neither ended nor pruned.
+type Load struct {
+	Rows  int64
+	Bytes int64 // of their bodies
+}
 
 // Total returns the number of executions in c.
 func (c Counts) Total() (n int64) {
@@ -172,6 +207,8 @@ var (
 	// an execution was to be added in a state that nothing begins in.
 	// Nothing was changed.
 	ErrIllegal = errors.New("no way between these states")
+	// ErrNotFound: no execution has this ID, or it was pruned.
+	ErrNotFound = errors.New("no such execution")
 	// ErrFull: there is no room on the disk. Nothing was changed, and the
 	// call may be made again once there is room.
 	ErrFull = errors.New("no space left for the journal")
@@ -191,9 +228,15 @@ var (
 //
 // Times come back in UTC, to the nanosecond, without a monotonic reading.
 type Store interface {
-	// Add accepts executions, all or none, and sets their IDs in place. The
-	// State may be Queued, or an outcome for one that ends on acceptance,
-	// else ErrIllegal. Adding none does nothing.
+	// Add accepts executions, all or none, and sets their IDs and Existing in
+	// place, and the Revision of what it adds. The State may be Queued, or an outcome for one that
+	// ends on acceptance, else ErrIllegal. Adding none does nothing.
+	//
+	// One with a Key of which the same Caller has an execution stored, in
+	// whatever state, is not added: it gets the ID of that one, and Existing
+	// is true. So the same request made again is accepted once, be it within
+	// one Add, at the same moment, or after a crash. A Key lives as long as
+	// its execution is stored. Callers do not share keys.
 	Add(ctx context.Context, xs []Execution) error
 
 	// Claim moves up to n executions that are due at now from Queued to
@@ -205,6 +248,10 @@ type Store interface {
 	// better Priority may come some calls later. A short answer means that
 	// there are no more.
 	Claim(ctx context.Context, now time.Time, n int) ([]Execution, error)
+
+	// ClaimUrgent is Claim for those with a Priority below (better than) the
+	// one given.
+	ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]Execution, error)
 
 	// Update changes one execution, or returns ErrStale, or ErrIllegal if
 	// no execution may go that way.
@@ -220,10 +267,33 @@ type Store interface {
 	// does not grow with their number.
 	Counts(ctx context.Context) (Counts, error)
 
-	// Each yields executions by ascending ID. It holds no lock that
-	// writers wait for and reads in bounded memory; executions that change
-	// meanwhile are yielded as they were or as they are.
+	// Load returns what each caller that has executions open has of them.
+	// The map is the caller's own. To ask costs as much as there are such
+	// callers, and nothing for each execution, not even after opening.
+	Load(ctx context.Context) (map[string]Load, error)
+
+	// Oldest returns when the Queued execution with the smallest ID was
+	// accepted; ok is false if none is queued. With times that do not go
+	// backwards from Add to Add that is the oldest. Its cost does not grow
+	// with the number of executions stored.
+	Oldest(ctx context.Context) (accepted time.Time, ok bool, err error)
+
+	// Get returns one execution, or ErrNotFound.
+	Get(ctx context.Context, id int64) (Execution, error)
+
+	// Each yields executions by ID. It holds no lock that writers wait for
+	// and reads in bounded memory; executions that change meanwhile are
+	// yielded as they were or as they are. To find the first of those that
+	// match, by States and Caller, takes no longer for the others that are
+	// stored; neither does it with Unanswered alone.
 	Each(ctx context.Context, f Filter) iter.Seq2[Execution, error]
+
+	// Prune forgets up to n executions that ended before that time, and
+	// their keys, and returns how many. Fewer than n: there are no more. One
+	// that ended at no time (zero) counts as ended long ago. No ID of what
+	// was pruned is ever given again. It is one transaction, which others
+	// wait for: let n be some hundreds, and call it again.
+	Prune(ctx context.Context, before time.Time, n int) (int, error)
 
 	// Meta returns a value stored under key, nil if there is none; SetMeta
 	// stores one, or forgets it if value is nil.

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,9 @@ type Recovered struct {
 const recoverAtOnce = 256
 
 // Recover brings back what an ended process left in its hands: Claimed is
-// queued again, Sent is decided by delivery. At-most-once also ends what an
-// at-least-once run has left to be sent again. Call it once after opening a
+// queued again, Sent is decided by its Delivery, and by the one given where it
+// has none. At-most-once also ends what an at-least-once run has left to be sent
+// again, unless somebody has decided so ([Resolve]). Call it once after opening a
 // store that nobody else works on and before [Dispatcher.Run]. now is the time
 // given to executions that end here.
 //
@@ -86,16 +88,16 @@ func Recover(ctx context.Context, s Store, delivery Delivery, now time.Time) (Re
 
 // leftOver yields what Recover has to decide.
 func leftOver(ctx context.Context, s Store, delivery Delivery) iter.Seq2[Execution, error] {
-	filters := []Filter{{States: []State{Claimed, Sent}}}
-	if delivery == AtMostOnce {
+	filters := []Filter{
 		// First, lest what the other puts there be read again.
-		filters = []Filter{{States: []State{Queued}, Unanswered: true}, filters[0]}
+		{States: []State{Queued}, Unanswered: true},
+		{States: []State{Claimed, Sent}},
 	}
 	return func(yield func(Execution, error) bool) {
 		for _, f := range filters {
 			for x, err := range s.Each(ctx, f) {
-				if err == nil && x.State == Queued && x.Remote != "" {
-					continue // it is followed, not sent again
+				if err == nil && x.State == Queued && !x.mustEnd(delivery) {
+					continue
 				}
 				if !yield(x, err) {
 					return
@@ -112,8 +114,8 @@ func recovery(x Execution, delivery Delivery, now time.Time) Update {
 	case x.Remote != "":
 		// Followed work is polled, and polls may be repeated: it just goes on.
 	case x.State == Sent:
-		u = unanswered(u, delivery, now, ReasonCrash)
-	case delivery == AtMostOnce && x.Tally.Unanswered > 0:
+		u = unanswered(u, x.delivery(delivery), now, ReasonCrash)
+	case x.mustEnd(delivery):
 		u.To, u.At, u.Due = Unknown, now, time.Time{}
 		u.Reason = ReasonNotAgain
 		if x.Reason != "" {
@@ -121,6 +123,17 @@ func recovery(x Execution, delivery Delivery, now time.Time) Update {
 		}
 	}
 	return u
+}
+
+// mustEnd reports whether x, of which nothing is on the wire, may have been
+// executed and may not be sent again.
+func (x *Execution) mustEnd(delivery Delivery) bool {
+	return x.Remote == "" && x.Tally.Unanswered > x.Tally.Resolved && x.delivery(delivery) == AtMostOnce
+}
+
+// delivery is what holds for x where otherwise is what holds for others.
+func (x *Execution) delivery(otherwise Delivery) Delivery {
+	return cmp.Or(x.Delivery, otherwise, AtLeastOnce)
 }
 
 // unanswered turns u into the end of an attempt that left and had no answer.
@@ -138,8 +151,8 @@ func unanswered(u Update, delivery Delivery, now time.Time, reason string) Updat
 // update is the update that changes nothing of x but its state.
 func (x Execution) update(to State) Update {
 	return Update{
-		ID: x.ID, From: x.State, To: to,
+		ID: x.ID, From: x.State, To: to, Revision: x.Revision,
 		Due: x.Due, Remote: x.Remote, Tally: x.Tally,
-		Status: x.Status, Reason: x.Reason, Answer: x.Answer,
+		Status: x.Status, Reason: x.Reason, Answer: x.Answer, AnswerType: x.AnswerType,
 	}
 }

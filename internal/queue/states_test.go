@@ -14,6 +14,7 @@ func TestLegal(t *testing.T) {
 		Queued:  {Claimed, Failed, Expired, Unknown},
 		Claimed: {Queued, Sent, Done, Failed, Expired, Unknown},
 		Sent:    {Queued, Done, Failed, Expired, Unknown},
+		Unknown: {Queued, Failed},
 	}
 	for from := Queued - 1; from <= Unknown+1; from++ {
 		for to := Queued - 1; to <= Unknown+1; to++ {
@@ -24,7 +25,7 @@ func TestLegal(t *testing.T) {
 			if got := LegalUpdate(from, to); got != (want && to != Claimed) {
 				t.Errorf("LegalUpdate(%v, %v) = %v", from, to, got)
 			}
-			if from.Ended() && Legal(from, to) {
+			if from.Ended() && from != Unknown && Legal(from, to) {
 				t.Errorf("%v is an outcome and goes on to %v", from, to)
 			}
 		}
@@ -70,8 +71,8 @@ func TestWords(t *testing.T) {
 			t.Errorf("State(%d) is %q, want %q", int(s), s, want)
 		}
 	}
-	if AtLeastOnce.String() != "at-least-once" || AtMostOnce.String() != "at-most-once" {
-		t.Errorf("deliveries are %q and %q", AtLeastOnce, AtMostOnce)
+	if AtLeastOnce.String() != "at-least-once" || AtMostOnce.String() != "at-most-once" || Delivery(0).String() != "as configured" {
+		t.Errorf("deliveries are %q, %q and %q", AtLeastOnce, AtMostOnce, Delivery(0))
 	}
 	c := Counts{Queued: 1, Claimed: 2, Sent: 4, Done: 8, Failed: 16, Expired: 32, Unknown: 64}
 	if c.Open() != 7 || c.Total() != 127 {

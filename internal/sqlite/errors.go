@@ -56,7 +56,7 @@ func checkHead(path string) error {
 		return fmt.Errorf("%w: it is a SQLite database with application id %#x", ErrForeign, id)
 	}
 	if v := binary.BigEndian.Uint32(head[60:]); v > schemaVersion {
-		return fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrNewer, v, schemaVersion)
+		return newer(int(v))
 	}
 	return nil
 }

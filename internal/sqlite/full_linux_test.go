@@ -70,9 +70,9 @@ func testFullDisk(t *testing.T) {
 		soft    int64
 		stays   bool
 	}{
-		{"the log runs full", 2 << 20, 64 << 20, true},
+		{"the log runs full", 3 << 20, 64 << 20, true},
 		// Here bringing the log into the file makes room.
-		{"the file runs full", 2 << 20, 64 << 10, false},
+		{"the file runs full", 3 << 20, 64 << 10, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(dir, "journal")

@@ -53,7 +53,7 @@ func TestOpenRefuses(t *testing.T) {
 		return path
 	}
 	newer := journal("newer")
-	database("newer", "PRAGMA user_version=2")
+	database("newer", "PRAGMA user_version=3")
 	damaged := journal("damaged")
 	data, err := os.ReadFile(damaged)
 	must(t, err)
@@ -70,7 +70,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a few bytes", write("short", "{}"), ErrForeign, "not a SQLite database"},
 		{"a SQLite database", database("other", "CREATE TABLE t (a)"), ErrForeign, "SQLite database"},
 		{"another program's", database("app", "PRAGMA application_id=7", "CREATE TABLE t (a)"), ErrForeign, "0x7"},
-		{"from a newer version", newer, ErrNewer, "version 2"},
+		{"from a newer version", newer, ErrNewer, "version 3"},
 		{"damaged", damaged, ErrDamaged, "damaged"},
 		{"cut off", cut, ErrDamaged, "damaged"},
 		{"a folder", dir, ErrForeign, "no regular file"},

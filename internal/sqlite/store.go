@@ -4,30 +4,47 @@
 // # What is stored
 //
 // The file PATH is a SQLite database in WAL mode with application_id
-// 0x48644761 ("HdGa") and user_version 1:
+// 0x48644761 ("HdGa") and user_version 2:
 //
 //	request    one row per execution, written by Add and never again
 //	  id        1, 2, 3, … in the order of acceptance
-//	  method, path, body, deadline
+//	  method, path, deadline, body, caller, accepted, delivery, extra
+//	  key       the caller's own, unique among the caller's
 //	execution  the same ids; all that changes, kept apart so that a state
 //	           change does not write the body again
 //	  state     a queue.State
 //	  parked    1 for a queued one that has a due time which no Claim has
 //	            seen pass yet, else 0
 //	  priority  lower goes first
-//	  due, ended, remote, tally (JSON), status, reason, answer
-//	total      how many executions are in each state, changed by the same
-//	           transaction as the executions: Open need not count them
+//	  due, ended, remote, tally (JSON), status, reason, answer, answer_type
+//	  revision  1, and one more with each update
+//	  caller    the request's, for the index; NULL for none
+//	  size      how long the request's body is
+//	  outcome   the state if it is an outcome, else 0
+//	  unanswered  the tally's, for the index
+//	total      how many executions are in each state
+//	load       how many each caller has open, and how large their bodies are
+//	           together; callers that have none are not there
+//	issued     the greatest id that was given before the latest Prune
 //	meta       key and value; the key "limiter" is what Options.Limiter gave
 //
 // Times are nanoseconds since 1970 in UTC, 0 for none. NULL is no body, no
-// answer, an empty tally.
+// extra, no key, no answer, an empty tally. total and load are changed by the
+// same transaction as the executions: Open need not count them.
 //
-// Three partial indexes hold only what is open, so that no operation but Each
-// sees how many executions there are: "ready" by priority and id, "parked" by
-// due time, "flight" by id for what is claimed or sent. A Claim first moves
-// what has come due from parked to ready, at most some thousands at once, so
-// that a million that come due together are spread over many claims.
+// A file of version 1 is brought up in one transaction when it is opened. That
+// takes some seconds for a million rows; afterwards an older program refuses it.
+//
+// Three partial indexes hold only what is open, so that no Claim sees how many
+// executions there are: "ready" by priority and id, "parked" by due time,
+// "flight" by id for what is claimed or sent. A Claim first moves what has come
+// due from parked to ready, at most some thousands at once, so that a million
+// that come due together are spread over many claims.
+//
+// The others are for whoever looks for something. "stage" is by outcome and id,
+// "mine" by caller, outcome and id for those that have a caller: each is touched
+// when an execution is added and when it ends, and by nothing in between. "key"
+// finds the key, "ended" what may be pruned, "maybe" what was unanswered.
 //
 // Beside PATH stand PATH-wal and PATH-shm, which belong to SQLite and are part
 // of the journal while it is open or after a crash; PATH.lock, which is empty
@@ -37,7 +54,6 @@
 package sqlite
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -54,45 +70,9 @@ import (
 	"github.com/headgate/headgate/internal/queue"
 )
 
-const (
-	applicationID = 0x48644761
-	schemaVersion = 1
-)
-
 // lookerWait is for somebody who looks into the file with a program of his own
 // and locks it for a moment, in milliseconds.
 const lookerWait = 10_000
-
-// schema is run in one transaction, before the file becomes a WAL database:
-// the file's first page names us as soon as there is one.
-const schema = `
-CREATE TABLE request (
-  id       INTEGER PRIMARY KEY,
-  method   TEXT NOT NULL,
-  path     TEXT NOT NULL,
-  deadline INTEGER NOT NULL,
-  body     BLOB
-);
-CREATE TABLE execution (
-  id       INTEGER PRIMARY KEY,
-  state    INTEGER NOT NULL,
-  parked   INTEGER NOT NULL,
-  priority INTEGER NOT NULL,
-  due      INTEGER NOT NULL,
-  ended    INTEGER NOT NULL,
-  status   INTEGER NOT NULL,
-  remote   TEXT NOT NULL,
-  reason   TEXT NOT NULL,
-  tally    TEXT,
-  answer   BLOB
-);
-CREATE INDEX ready  ON execution (priority, id) WHERE state = 0 AND parked = 0;
-CREATE INDEX parked ON execution (due, priority) WHERE state = 0 AND parked = 1;
-CREATE INDEX flight ON execution (id) WHERE state IN (1, 2);
-CREATE TABLE total (state INTEGER PRIMARY KEY, n INTEGER NOT NULL);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-INSERT INTO total VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
-`
 
 // Options for [Open]. The zero value is good.
 type Options struct {
@@ -110,7 +90,8 @@ type Options struct {
 
 	// Reserve is how many bytes of the disk are held back for the time when
 	// it is full; 0 means 4 MiB, less than 0 none. What is in flight needs
-	// about 4 KiB each.
+	// about 30 KiB each if its records come one by one, and little more than
+	// its answers if many come together.
 	Reserve int64
 
 	// For tests and benchmarks of this package.
@@ -142,8 +123,9 @@ type Store struct {
 	read  *sql.DB // the readers' pool: query_only
 	stmts readStatements
 
-	mu     sync.Mutex // guards counts
+	mu     sync.Mutex // guards counts and load
 	counts queue.Counts
+	load   map[string]queue.Load
 
 	closed    atomic.Bool
 	closeOnce sync.Once
@@ -286,44 +268,4 @@ func dsn(path string, wait int, pragmas ...string) string {
 		slashed = "/" + slashed // file:/C:/…
 	}
 	return "file:" + (&url.URL{Path: slashed}).EscapedPath() + "?" + q.Encode()
-}
-
-// prepare makes what the file must hold, in its first transaction.
-func prepare(ctx context.Context, c *sql.Conn) error {
-	var version, tables int
-	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return err
-	}
-	if version > schemaVersion {
-		return fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrNewer, version, schemaVersion)
-	}
-	if version == 0 {
-		if err := c.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
-			return err
-		}
-		if tables != 0 {
-			return ErrForeign
-		}
-		tx, err := c.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id=%d; PRAGMA user_version=%d; %s",
-			applicationID, schemaVersion, schema))
-		if err != nil {
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-	}
-	var mode string
-	if err := c.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
-		return err
-	}
-	if mode != "wal" {
-		return fmt.Errorf("the file system can't hold a write-ahead log (journal mode %s)", mode)
-	}
-	return nil
 }

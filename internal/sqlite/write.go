@@ -19,24 +19,32 @@ const promoteMin = 1024
 
 // writeStatements are prepared on the writer's connection.
 type writeStatements struct {
-	begin, commit, rollback    *sql.Stmt
-	addRequest, addExecution   *sql.Stmt
-	promote, choose, claim     *sql.Stmt
-	update                     *sql.Stmt
-	total, setMeta, deleteMeta *sql.Stmt
+	begin, commit, rollback *sql.Stmt
+	promote, choose, claim  *sql.Stmt
+	update, cross           *sql.Stmt
+	expired, forget, drop   *sql.Stmt
+	issued                  *sql.Stmt
+	total, addLoad, unload  *sql.Stmt
+	setMeta, deleteMeta     *sql.Stmt
 
-	all []*sql.Stmt
+	all   []*sql.Stmt
+	adder *adder
 }
 
 const (
 	// whole are the columns that scan reads, whole.
-	whole = `e.id, r.method, r.path, r.body, e.priority, r.deadline, e.state, e.due,
-		e.remote, e.tally, e.status, e.reason, e.answer, e.ended`
+	whole = `e.id, r.caller, r.key, r.accepted, r.method, r.path, r.body, r.extra, e.priority, r.deadline,
+		r.delivery, e.revision, e.state, e.due, e.remote, e.tally, e.status, e.reason, e.answer, e.answer_type, e.ended`
 
 	// INDEXED BY makes it an error, not a slow query, if SQLite should ever
 	// choose another way.
-	readyFirst = `FROM execution INDEXED BY ready WHERE state = 0 AND parked = 0
+	readyFirst = `FROM execution INDEXED BY ready WHERE state = 0 AND parked = 0 AND priority < ?
 		ORDER BY priority, id LIMIT ?`
+
+	// changes are what every update writes, expected is what it asks for.
+	changes = `state = ?3, parked = ?4, due = ?5, status = ?6, remote = ?7, reason = ?8, tally = ?9,
+		unanswered = ?10, answer = ?11, answer_type = ?12, revision = revision + 1`
+	expected = "id = ?1 AND state = ?2 AND (?15 = 0 OR revision = ?15)"
 )
 
 func (s *writeStatements) prepare(ctx context.Context, c *sql.Conn) error {
@@ -47,19 +55,24 @@ func (s *writeStatements) prepare(ctx context.Context, c *sql.Conn) error {
 		{&s.begin, "BEGIN IMMEDIATE"},
 		{&s.commit, "COMMIT"},
 		{&s.rollback, "ROLLBACK"},
-		{&s.addRequest, "INSERT INTO request (id, method, path, deadline, body) VALUES (?, ?, ?, ?, ?)"},
-		{&s.addExecution, `INSERT INTO execution
-			(id, state, parked, priority, due, ended, status, remote, reason, tally, answer)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&s.promote, `UPDATE execution SET parked = 0 WHERE id IN (
 			SELECT id FROM execution INDEXED BY parked WHERE state = 0 AND parked = 1 AND due <= ?
 			ORDER BY due, priority, id LIMIT ?)`},
 		{&s.choose, "SELECT " + whole + " FROM (SELECT id AS first " + readyFirst + `)
 			CROSS JOIN execution e ON e.id = first CROSS JOIN request r ON r.id = first`},
 		{&s.claim, "UPDATE execution SET state = 1 WHERE id IN (SELECT id " + readyFirst + ")"},
-		{&s.update, `UPDATE execution SET state = ?, parked = ?, due = ?, ended = ?, status = ?,
-			remote = ?, reason = ?, tally = ?, answer = ? WHERE id = ? AND state = ?`},
+		{&s.update, "UPDATE execution SET " + changes + " WHERE " + expected},
+		{&s.cross, "UPDATE execution SET " + changes + ", outcome = ?13, ended = ?14 WHERE " + expected +
+			" RETURNING caller, size"},
+		{&s.expired, `SELECT id, state FROM execution INDEXED BY ended
+			WHERE outcome <> 0 AND ended < ? ORDER BY ended LIMIT ?`},
+		{&s.forget, "DELETE FROM request WHERE id = ?"},
+		{&s.drop, "DELETE FROM execution WHERE id = ?"},
+		{&s.issued, "UPDATE issued SET last = ?"},
 		{&s.total, "UPDATE total SET n = n + ? WHERE state = ?"},
+		{&s.addLoad, `INSERT INTO load VALUES (?, ?, ?)
+			ON CONFLICT DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes`},
+		{&s.unload, "DELETE FROM load WHERE caller = ? AND n = 0"},
 		{&s.setMeta, "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"},
 		{&s.deleteMeta, "DELETE FROM meta WHERE key = ?"},
 	} {
@@ -69,7 +82,8 @@ func (s *writeStatements) prepare(ctx context.Context, c *sql.Conn) error {
 		}
 		s.all = append(s.all, *p.stmt)
 	}
-	return nil
+	s.adder = &adder{}
+	return s.adder.prepare(ctx, c)
 }
 
 func (s *writeStatements) close() error {
@@ -77,63 +91,23 @@ func (s *writeStatements) close() error {
 	for _, stmt := range s.all {
 		errs = append(errs, stmt.Close())
 	}
+	if s.adder != nil {
+		errs = append(errs, s.adder.close())
+	}
 	return errors.Join(errs...)
 }
 
-// Add implements [queue.Store]. A batch of a thousand costs little more than a
-// single one.
-func (s *Store) Add(ctx context.Context, xs []queue.Execution) error {
-	if s.closed.Load() {
-		return queue.ErrClosed
-	}
-	if len(xs) == 0 {
-		return ctx.Err()
-	}
-	weight := 0
-	tallies := make([]any, len(xs))
-	for i := range xs {
-		x := &xs[i]
-		if !queue.LegalStart(x.State) {
-			return fmt.Errorf("adding an execution as %v: %w", x.State, queue.ErrIllegal)
-		}
-		var err error
-		if tallies[i], err = encodeTally(x.Tally); err != nil {
-			return err
-		}
-		weight += len(x.Path) + len(x.Body) + len(x.Answer) + 200
-	}
-	var first int64
-	err := s.w.do(ctx, &op{kind: accepting, weight: weight, run: func(t *transaction) error {
-		ctx := context.Background()
-		first = t.nextID
-		for i := range xs {
-			x := &xs[i]
-			id := first + int64(i)
-			_, err := t.addRequest.ExecContext(ctx, id, x.Method, x.Path, nanos(x.Deadline), blob(x.Body))
-			if err != nil {
-				return err
-			}
-			_, err = t.addExecution.ExecContext(ctx, id, int(x.State), parked(x.State, x.Due), x.Priority,
-				nanos(x.Due), nanos(x.Ended), x.Status, x.Remote, x.Reason, tallies[i], blob(x.Answer))
-			if err != nil {
-				return err
-			}
-			t.delta[x.State]++
-		}
-		t.nextID += int64(len(xs))
-		return nil
-	}})
-	if err != nil {
-		return err
-	}
-	for i := range xs {
-		xs[i].ID = first + int64(i)
-	}
-	return nil
+// Claim implements [queue.Store].
+func (s *Store) Claim(ctx context.Context, now time.Time, n int) ([]queue.Execution, error) {
+	return s.claim(ctx, now, math.MaxInt64, n)
 }
 
-// Claim implements [queue.Store].
-func (s *Store) Claim(ctx context.Context, now time.Time, n int) (xs []queue.Execution, err error) {
+// ClaimUrgent implements [queue.Store].
+func (s *Store) ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]queue.Execution, error) {
+	return s.claim(ctx, now, int64(below), n)
+}
+
+func (s *Store) claim(ctx context.Context, now time.Time, below int64, n int) (xs []queue.Execution, err error) {
 	if s.closed.Load() {
 		return nil, queue.ErrClosed
 	}
@@ -146,7 +120,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (xs []queue.Exe
 		if _, err := t.promote.ExecContext(ctx, nanos(now), max(promoteMin, 4*n)); err != nil {
 			return err
 		}
-		rows, err := t.choose.QueryContext(ctx, n)
+		rows, err := t.choose.QueryContext(ctx, below, n)
 		if err != nil {
 			return err
 		}
@@ -166,7 +140,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (xs []queue.Exe
 		if len(xs) == 0 {
 			return nil
 		}
-		if _, err := t.claim.ExecContext(ctx, n); err != nil {
+		if _, err := t.claim.ExecContext(ctx, below, n); err != nil {
 			return err
 		}
 		t.delta[queue.Queued] -= int64(len(xs))
@@ -191,24 +165,15 @@ func (s *Store) Update(ctx context.Context, u queue.Update) error {
 	if err != nil {
 		return err
 	}
-	var ended int64
-	if u.To.Ended() {
-		ended = nanos(u.At)
-	}
 	return s.w.do(ctx, &op{
 		weight: len(u.Answer) + 500,
-		saves:  u.From != queue.Queued, // sent, answered, or a poll
+		saves:  u.From == queue.Claimed || u.From == queue.Sent, // sent, answered, or a poll
 		run: func(t *transaction) error {
-			res, err := t.update.ExecContext(context.Background(), int(u.To), parked(u.To, u.Due), nanos(u.Due),
-				ended, u.Status, u.Remote, u.Reason, tally, blob(u.Answer), u.ID, int(u.From))
+			changed, err := t.change(u, tally)
 			if err != nil {
 				return err
 			}
-			n, err := res.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
+			if !changed {
 				return ownError{fmt.Errorf("execution %d from %v to %v: %w", u.ID, u.From, u.To, queue.ErrStale)}
 			}
 			t.delta[u.From]--
@@ -216,6 +181,105 @@ func (s *Store) Update(ctx context.Context, u queue.Update) error {
 			return nil
 		},
 	})
+}
+
+// change makes u, unless its execution is not as it expects.
+func (t *transaction) change(u queue.Update, tally any) (changed bool, err error) {
+	ctx := context.Background()
+	var ended int64
+	if u.To.Ended() {
+		ended = nanos(u.At)
+	}
+	args := []any{u.ID, int(u.From), int(u.To), parked(u.To, u.Due), nanos(u.Due), u.Status, u.Remote, u.Reason, tally,
+		u.Tally.Unanswered, blob(u.Answer), u.AnswerType, outcome(u.To), ended, u.Revision}
+	if !u.From.Ended() && !u.To.Ended() {
+		res, err := t.update.ExecContext(ctx, args...)
+		if err != nil {
+			return false, err
+		}
+		n, err := res.RowsAffected()
+		return n > 0, err
+	}
+	var caller sql.NullString
+	var size int64
+	err = t.cross.QueryRowContext(ctx, args...).Scan(&caller, &size)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !u.From.Ended():
+		t.opened(caller.String, -1, -size)
+	case !u.To.Ended():
+		t.opened(caller.String, 1, size)
+	}
+	return true, nil
+}
+
+// opened notes that so much more of a caller's is open.
+func (t *transaction) opened(caller string, rows, bytes int64) {
+	if t.load == nil {
+		t.load = map[string]queue.Load{}
+	}
+	l := t.load[caller]
+	l.Rows += rows
+	l.Bytes += bytes
+	t.load[caller] = l
+}
+
+// Prune implements [queue.Store].
+func (s *Store) Prune(ctx context.Context, before time.Time, n int) (pruned int, err error) {
+	if s.closed.Load() {
+		return 0, queue.ErrClosed
+	}
+	if n <= 0 {
+		return 0, ctx.Err()
+	}
+	err = s.w.do(ctx, &op{weight: n * 1024, run: func(t *transaction) (err error) {
+		pruned, err = t.prune(nanos(before), n)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return pruned, nil
+}
+
+func (t *transaction) prune(before int64, n int) (pruned int, err error) {
+	ctx := context.Background()
+	rows, err := t.expired.QueryContext(ctx, before, n)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	var ids []int64
+	var states []queue.State
+	for rows.Next() {
+		var id int64
+		var state queue.State
+		if err := rows.Scan(&id, (*int)(&state)); err != nil {
+			return 0, err
+		}
+		ids, states = append(ids, id), append(states, state)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	rows.Close() // the statement can't be open while its table changes
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	for i, id := range ids {
+		for _, stmt := range []*sql.Stmt{t.forget, t.drop} {
+			if _, err := stmt.ExecContext(ctx, id); err != nil {
+				return 0, err
+			}
+		}
+		t.delta[states[i]]--
+	}
+	// The greatest ID that was given may be among them.
+	_, err = t.issued.ExecContext(ctx, t.nextID-1)
+	return len(ids), err
 }
 
 // SetMeta implements [queue.Store].
@@ -238,6 +302,15 @@ func (s *Store) SetMeta(ctx context.Context, key string, value []byte) error {
 // time. There is no clock here: one whose time has passed waits for the next
 // Claim to see it.
 func parked(s queue.State, due time.Time) bool { return s == queue.Queued && !due.IsZero() }
+
+// outcome is s as it is stored for whoever looks for what is open, or for what
+// has this outcome: 0 for all that is open.
+func outcome(s queue.State) int64 {
+	if s.Ended() {
+		return int64(s)
+	}
+	return 0
+}
 
 // nanos is t as it is stored. What is out of range (some centuries from now)
 // becomes the nearest that is in it.
@@ -268,6 +341,14 @@ func blob(b []byte) any {
 	return b
 }
 
+// text is s as it is stored where NULL is for none.
+func text(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
 func encodeTally(t queue.Tally) (any, error) {
 	b, err := json.Marshal(t)
 	if err != nil {
@@ -279,19 +360,19 @@ func encodeTally(t queue.Tally) (any, error) {
 	return string(b), nil
 }
 
-// scanner is a *sql.Rows or a *sql.Row.
-type scanner interface{ Scan(...any) error }
-
 // scan reads the columns of whole.
-func scan(r scanner) (x queue.Execution, err error) {
-	var deadline, due, ended int64
+func scan(r *sql.Rows) (x queue.Execution, err error) {
+	var accepted, deadline, due, ended int64
+	var key sql.NullString
 	var tally sql.RawBytes
-	err = r.Scan(&x.ID, &x.Method, &x.Path, &x.Body, &x.Priority, &deadline, (*int)(&x.State), &due,
-		&x.Remote, &tally, &x.Status, &x.Reason, &x.Answer, &ended)
+	err = r.Scan(&x.ID, &x.Caller, &key, &accepted, &x.Method, &x.Path, &x.Body, &x.Extra, &x.Priority, &deadline,
+		(*int)(&x.Delivery), &x.Revision, (*int)(&x.State), &due, &x.Remote, &tally, &x.Status, &x.Reason, &x.Answer,
+		&x.AnswerType, &ended)
 	if err != nil {
 		return x, err
 	}
-	x.Deadline, x.Due, x.Ended = fromNanos(deadline), fromNanos(due), fromNanos(ended)
+	x.Key = key.String
+	x.Accepted, x.Deadline, x.Due, x.Ended = fromNanos(accepted), fromNanos(deadline), fromNanos(due), fromNanos(ended)
 	if len(tally) > 0 {
 		if err := json.Unmarshal(tally, &x.Tally); err != nil {
 			return x, fmt.Errorf("%w: the tally of execution %d: %w", ErrDamaged, x.ID, err)

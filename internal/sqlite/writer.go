@@ -58,6 +58,9 @@ type op struct {
 	// changed; any other undoes the whole transaction.
 	run func(*transaction) error
 
+	// add is what an Add brings, in place of run.
+	add *addition
+
 	err  error
 	done chan struct{} // closed when err is final
 }
@@ -68,6 +71,8 @@ type transaction struct {
 	*writeStatements
 	nextID int64
 	delta  queue.Counts
+	load   map[string]queue.Load // likewise
+	keys   map[ofCaller]int64    // of what it adds
 }
 
 // ownError is an operation's own failure; the others of its batch go on.
@@ -99,9 +104,17 @@ func (w *writer) open(s *Store) (err error) {
 	if err := w.stmts.prepare(ctx, w.conn); err != nil {
 		return err
 	}
-	if err := w.conn.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) + 1 FROM execution").Scan(&w.nextID); err != nil {
+	err = w.conn.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(id) FROM execution), 0),
+		(SELECT last FROM issued)) + 1`).Scan(&w.nextID)
+	if err != nil {
 		return err
 	}
+	return w.readSums(ctx)
+}
+
+// readSums reads what is kept so that nobody need count.
+func (w *writer) readSums(ctx context.Context) error {
+	s := w.s
 	rows, err := w.conn.QueryContext(ctx, "SELECT state, n FROM total")
 	if err != nil {
 		return err
@@ -117,7 +130,24 @@ func (w *writer) open(s *Store) (err error) {
 			s.counts[state] = n
 		}
 	}
-	return rows.Err()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	s.load = map[string]queue.Load{}
+	loads, err := w.conn.QueryContext(ctx, "SELECT caller, n, bytes FROM load")
+	if err != nil {
+		return err
+	}
+	defer loads.Close()
+	for loads.Next() {
+		var caller string
+		var l queue.Load
+		if err := loads.Scan(&caller, &l.Rows, &l.Bytes); err != nil {
+			return err
+		}
+		s.load[caller] = l
+	}
+	return loads.Err()
 }
 
 func (w *writer) start() { w.wg.Go(w.loop) }
@@ -356,7 +386,14 @@ func (w *writer) transact(ops []*op) (err error) {
 	}()
 	t := transaction{writeStatements: &w.stmts, nextID: w.nextID}
 	saves := false
+	// Whose order does not matter: all of ops are waited for at this moment.
+	if err := t.add(ops); err != nil {
+		return err
+	}
 	for _, o := range ops {
+		if o.run == nil {
+			continue
+		}
 		o.err = o.run(&t)
 		if own, ok := errors.AsType[ownError](o.err); ok {
 			o.err = own.error
@@ -367,12 +404,8 @@ func (w *writer) transact(ops []*op) (err error) {
 		}
 		saves = saves || o.saves
 	}
-	for state, n := range t.delta {
-		if n != 0 {
-			if _, err := w.stmts.total.ExecContext(ctx, n, state); err != nil {
-				return err
-			}
-		}
+	if err := t.sum(ctx); err != nil {
+		return err
 	}
 	if saves && w.s.opt.Limiter != nil {
 		if v := w.s.opt.Limiter(); v != nil {
@@ -389,7 +422,39 @@ func (w *writer) transact(ops []*op) (err error) {
 	for state, n := range t.delta {
 		w.s.counts[state] += n
 	}
+	for caller, l := range t.load {
+		now := w.s.load[caller]
+		now.Rows += l.Rows
+		now.Bytes += l.Bytes
+		if now.Rows == 0 {
+			delete(w.s.load, caller)
+		} else {
+			w.s.load[caller] = now
+		}
+	}
 	w.s.mu.Unlock()
 	w.s.ckpt.grown()
+	return nil
+}
+
+// sum stores what the transaction adds up to.
+func (t *transaction) sum(ctx context.Context) error {
+	for state, n := range t.delta {
+		if n != 0 {
+			if _, err := t.total.ExecContext(ctx, n, state); err != nil {
+				return err
+			}
+		}
+	}
+	for caller, l := range t.load {
+		if _, err := t.addLoad.ExecContext(ctx, caller, l.Rows, l.Bytes); err != nil {
+			return err
+		}
+		if l.Rows < 0 {
+			if _, err := t.unload.ExecContext(ctx, caller); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }

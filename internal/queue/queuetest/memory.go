@@ -20,16 +20,17 @@ import (
 //
 // To see how its user fares when a write fails, set Before.
 type Memory struct {
-	// Before, if set, is called before each Add, Claim, Update and SetMeta
-	// with the method's name; an error that it returns is the method's
+	// Before, if set, is called before each Add, Claim (ClaimUrgent too),
+	// Update, Prune and SetMeta with the method's name; an error that it returns is the method's
 	// answer, and nothing is changed. Set it before the store is used.
 	Before func(method string) error
 	// After is called likewise when the change is made; the caller gets its
 	// error although the change was made.
 	After func(method string) error
 
-	mu     sync.Mutex // guards what follows
-	xs     []queue.Execution
+	mu     sync.Mutex        // guards what follows
+	xs     []queue.Execution // by ID
+	last   int64             // the greatest ID that was given
 	meta   map[string][]byte
 	counts queue.Counts
 	closed bool
@@ -44,7 +45,7 @@ func NewMemory() *Memory { return &Memory{meta: map[string][]byte{}} }
 func (m *Memory) Reopen() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &Memory{Before: m.Before, After: m.After, xs: m.xs, meta: m.meta, counts: m.counts}
+	return &Memory{Before: m.Before, After: m.After, xs: m.xs, last: m.last, meta: m.meta, counts: m.counts}
 }
 
 // change runs f under the lock, between Before and After.
@@ -83,19 +84,52 @@ func (m *Memory) Add(ctx context.Context, xs []queue.Execution) error {
 			}
 		}
 		for i := range xs {
-			xs[i].ID = int64(len(m.xs)) + 1
-			m.xs = append(m.xs, clean(xs[i]))
-			m.counts[xs[i].State]++
+			x := &xs[i]
+			if old := m.keyed(x.Caller, x.Key); old != nil {
+				x.ID, x.Existing = old.ID, true
+				continue
+			}
+			m.last++
+			x.ID, x.Revision, x.Existing = m.last, 1, false
+			m.xs = append(m.xs, clean(*x))
+			m.counts[x.State]++
 		}
 		return nil
 	})
 }
 
-func (m *Memory) Claim(ctx context.Context, now time.Time, n int) (out []queue.Execution, err error) {
+// keyed returns what a caller's key stands for, nil for nothing.
+func (m *Memory) keyed(caller, key string) *queue.Execution {
+	for i := range m.xs {
+		if x := &m.xs[i]; key != "" && x.Key == key && x.Caller == caller {
+			return x
+		}
+	}
+	return nil
+}
+
+// at returns the execution with that ID, nil if there is none.
+func (m *Memory) at(id int64) *queue.Execution {
+	i, ok := slices.BinarySearchFunc(m.xs, id, func(x queue.Execution, id int64) int { return cmp.Compare(x.ID, id) })
+	if !ok {
+		return nil
+	}
+	return &m.xs[i]
+}
+
+func (m *Memory) Claim(ctx context.Context, now time.Time, n int) ([]queue.Execution, error) {
+	return m.claim(ctx, now, n, func(queue.Execution) bool { return true })
+}
+
+func (m *Memory) ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]queue.Execution, error) {
+	return m.claim(ctx, now, n, func(x queue.Execution) bool { return x.Priority < below })
+}
+
+func (m *Memory) claim(ctx context.Context, now time.Time, n int, wanted func(queue.Execution) bool) (out []queue.Execution, err error) {
 	err = m.change(ctx, "Claim", func() error {
 		var due []int
 		for i, x := range m.xs {
-			if x.State == queue.Queued && !x.Due.After(now) {
+			if x.State == queue.Queued && !x.Due.After(now) && wanted(x) {
 				due = append(due, i)
 			}
 		}
@@ -118,16 +152,18 @@ func (m *Memory) Update(ctx context.Context, u queue.Update) error {
 		if !queue.LegalUpdate(u.From, u.To) {
 			return fmt.Errorf("from %v to %v: %w", u.From, u.To, queue.ErrIllegal)
 		}
-		if u.ID < 1 || u.ID > int64(len(m.xs)) || m.xs[u.ID-1].State != u.From {
+		old := m.at(u.ID)
+		if old == nil || old.State != u.From || u.Revision != 0 && u.Revision != old.Revision {
 			return queue.ErrStale
 		}
-		x := m.xs[u.ID-1]
-		x.State, x.Due, x.Remote, x.Tally = u.To, u.Due, u.Remote, u.Tally
-		x.Status, x.Reason, x.Answer = u.Status, u.Reason, u.Answer
+		x := *old
+		x.State, x.Due, x.Remote, x.Tally, x.Ended = u.To, u.Due, u.Remote, u.Tally, time.Time{}
+		x.Status, x.Reason, x.Answer, x.AnswerType = u.Status, u.Reason, u.Answer, u.AnswerType
 		if u.To.Ended() {
 			x.Ended = u.At
 		}
-		m.xs[u.ID-1] = clean(x)
+		x.Revision++
+		*old = clean(x)
 		m.counts[u.From]--
 		m.counts[u.To]++
 		return nil
@@ -151,21 +187,54 @@ func (m *Memory) Counts(ctx context.Context) (c queue.Counts, err error) {
 	return c, err
 }
 
+func (m *Memory) Load(ctx context.Context) (load map[string]queue.Load, err error) {
+	err = m.locked(func() error {
+		load = map[string]queue.Load{}
+		for _, x := range m.xs {
+			if !x.State.Ended() {
+				l := load[x.Caller]
+				l.Rows++
+				l.Bytes += int64(len(x.Body))
+				load[x.Caller] = l
+			}
+		}
+		return ctx.Err()
+	})
+	return load, err
+}
+
+func (m *Memory) Oldest(ctx context.Context) (accepted time.Time, ok bool, err error) {
+	err = m.locked(func() error {
+		i := slices.IndexFunc(m.xs, func(x queue.Execution) bool { return x.State == queue.Queued })
+		if ok = i >= 0; ok {
+			accepted = m.xs[i].Accepted
+		}
+		return ctx.Err()
+	})
+	return accepted, ok, err
+}
+
+func (m *Memory) Get(ctx context.Context, id int64) (x queue.Execution, err error) {
+	err = m.locked(func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		found := m.at(id)
+		if found == nil {
+			return fmt.Errorf("execution %d: %w", id, queue.ErrNotFound)
+		}
+		x = clean(*found)
+		return nil
+	})
+	return x, err
+}
+
 func (m *Memory) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execution, error] {
 	return func(yield func(queue.Execution, error) bool) {
-		for after, n := max(0, f.After), 0; f.Limit <= 0 || n < f.Limit; n++ {
+		for after, n := f.After, 0; f.Limit <= 0 || n < f.Limit; n++ {
 			var found queue.Execution
 			err := m.locked(func() error {
-				for ; after < int64(len(m.xs)); after++ {
-					x := &m.xs[after]
-					if f.Unanswered && x.Tally.Unanswered == 0 {
-						continue
-					}
-					if len(f.States) == 0 || slices.Contains(f.States, x.State) {
-						found = clean(*x)
-						break
-					}
-				}
+				found = m.next(f, after)
 				return ctx.Err()
 			})
 			if err != nil {
@@ -175,9 +244,43 @@ func (m *Memory) Each(ctx context.Context, f queue.Filter) iter.Seq2[queue.Execu
 			if found.ID == 0 || !yield(found, nil) {
 				return
 			}
-			after++
+			after = found.ID
 		}
 	}
+}
+
+// next returns the first that matches beyond after, the zero value for none.
+func (m *Memory) next(f queue.Filter, after int64) queue.Execution {
+	for i := range m.xs {
+		x := &m.xs[i]
+		if f.Newest {
+			x = &m.xs[len(m.xs)-1-i]
+		}
+		switch {
+		case f.Newest && after != 0 && x.ID >= after, !f.Newest && x.ID <= after:
+		case f.Unanswered && x.Tally.Unanswered == 0:
+		case f.Caller != "" && x.Caller != f.Caller:
+		case len(f.States) > 0 && !slices.Contains(f.States, x.State):
+		default:
+			return clean(*x)
+		}
+	}
+	return queue.Execution{}
+}
+
+func (m *Memory) Prune(ctx context.Context, before time.Time, n int) (pruned int, err error) {
+	err = m.change(ctx, "Prune", func() error {
+		m.xs = slices.DeleteFunc(slices.Clone(m.xs), func(x queue.Execution) bool {
+			if pruned >= n || !x.State.Ended() || !x.Ended.Before(before) {
+				return false
+			}
+			pruned++
+			m.counts[x.State]--
+			return true
+		})
+		return nil
+	})
+	return pruned, err
 }
 
 func (m *Memory) Meta(ctx context.Context, key string) (v []byte, err error) {
@@ -205,12 +308,12 @@ func (m *Memory) Close() error {
 
 // clean returns x as a store gives it back, sharing nothing with x.
 func clean(x queue.Execution) queue.Execution {
-	for _, t := range []*time.Time{&x.Deadline, &x.Due, &x.Ended} {
+	for _, t := range []*time.Time{&x.Accepted, &x.Deadline, &x.Due, &x.Ended} {
 		if !t.IsZero() {
 			*t = t.UTC().Round(0)
 		}
 	}
-	for _, b := range []*[]byte{&x.Body, &x.Answer} {
+	for _, b := range []*[]byte{&x.Body, &x.Extra, &x.Answer} {
 		if *b = bytes.Clone(*b); len(*b) == 0 {
 			*b = nil
 		}

@@ -3,6 +3,7 @@ package queuetest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -35,6 +36,8 @@ func testModel(t *testing.T, open Opener) {
 			"update": m.update,
 			"move":   m.move, // twice as likely to be legal
 			"each":   m.each,
+			"urgent": m.urgent,
+			"prune":  m.prune,
 			"meta":   m.meta,
 			"time":   func(rt *rapid.T) { m.now = m.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(rt, "passes"))) },
 			"reopen": func(rt *rapid.T) {
@@ -83,6 +86,9 @@ func (m *model) add(rt *rapid.T) {
 	for i := range xs {
 		xs[i] = queue.Execution{
 			Method: "POST", Path: rapid.String().Draw(rt, "path"), Body: rapid.SliceOf(rapid.Byte()).Draw(rt, "body"),
+			Caller:   rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "caller"),
+			Key:      rapid.SampledFrom([]string{"", "", "1", "2", "3", "4", "5"}).Draw(rt, "key"),
+			Accepted: m.time(rt, "accepted"), Delivery: queue.Delivery(rapid.IntRange(0, 2).Draw(rt, "delivery")),
 			Priority: rapid.IntRange(-1, 1).Draw(rt, "priority"), Deadline: m.time(rt, "deadline"),
 			Due: m.time(rt, "due"), State: states.Draw(rt, "state"),
 		}
@@ -91,9 +97,11 @@ func (m *model) add(rt *rapid.T) {
 	err, want := m.real.Add(rt.Context(), xs), m.memory.Add(rt.Context(), ys)
 	same(rt, "Add", err, want)
 	if want == nil {
-		m.added += int64(len(xs))
-		if !slices.Equal(ids(xs), ids(ys)) {
-			rt.Fatalf("Add: got IDs %v, want %v", ids(xs), ids(ys))
+		if !slices.EqualFunc(xs, ys, equal) {
+			rt.Fatalf("Add:\n got %+v\nwant %+v", xs, ys)
+		}
+		for _, y := range ys {
+			m.added = max(m.added, y.ID)
 		}
 	}
 }
@@ -105,6 +113,27 @@ func (m *model) claim(rt *rapid.T) {
 	same(rt, "Claim", err, want)
 	if !slices.EqualFunc(xs, ys, equal) {
 		rt.Fatalf("Claim:\n got %+v\nwant %+v", xs, ys)
+	}
+}
+
+func (m *model) urgent(rt *rapid.T) {
+	n, below := rapid.IntRange(0, 4).Draw(rt, "n"), rapid.IntRange(-1, 2).Draw(rt, "below")
+	xs, err := m.real.ClaimUrgent(rt.Context(), m.now, below, n)
+	ys, want := m.memory.ClaimUrgent(rt.Context(), m.now, below, n)
+	same(rt, "ClaimUrgent", err, want)
+	if !slices.EqualFunc(xs, ys, equal) {
+		rt.Fatalf("ClaimUrgent:\n got %+v\nwant %+v", xs, ys)
+	}
+}
+
+// prune prunes all that ended before a time: which of them go first is the
+// store's own.
+func (m *model) prune(rt *rapid.T) {
+	before := m.now.Add(-time.Duration(rapid.IntRange(-1, 30).Draw(rt, "before")))
+	n, err := m.real.Prune(rt.Context(), before, 1000)
+	want, _ := m.memory.Prune(rt.Context(), before, 1000)
+	if err != nil || n != want {
+		rt.Fatalf("Prune: %d, %v, want %d", n, err, want)
 	}
 }
 
@@ -121,7 +150,7 @@ func (m *model) update(rt *rapid.T) {
 // move is an update from the state that the execution is in.
 func (m *model) move(rt *rapid.T) {
 	var open []queue.Execution
-	for x := range m.memory.Each(rt.Context(), queue.Filter{States: []queue.State{queue.Queued, queue.Claimed, queue.Sent}}) {
+	for x := range m.memory.Each(rt.Context(), queue.Filter{States: []queue.State{queue.Queued, queue.Claimed, queue.Sent, queue.Unknown}}) {
 		open = append(open, x)
 	}
 	if len(open) == 0 {
@@ -139,6 +168,7 @@ func (m *model) move(rt *rapid.T) {
 
 func (m *model) apply(rt *rapid.T, u queue.Update) {
 	u.At, u.Due = m.now, m.time(rt, "due")
+	u.Revision = int64(max(0, rapid.IntRange(-5, 3).Draw(rt, "revision")))
 	u.Reason = rapid.String().Draw(rt, "reason")
 	u.Answer = rapid.SliceOf(rapid.Byte()).Draw(rt, "answer")
 	u.Status = rapid.IntRange(0, 599).Draw(rt, "status")
@@ -151,6 +181,8 @@ func (m *model) apply(rt *rapid.T, u queue.Update) {
 func (m *model) each(rt *rapid.T) {
 	states := rapid.SliceOfN(rapid.IntRange(0, int(queue.Unknown)), 0, 3).Draw(rt, "states")
 	f := queue.Filter{After: rapid.Int64Range(0, m.added+1).Draw(rt, "after"), Limit: rapid.IntRange(0, 5).Draw(rt, "limit")}
+	f.Newest = rapid.Bool().Draw(rt, "newest")
+	f.Caller = rapid.SampledFrom([]string{"", "a", "c"}).Draw(rt, "caller")
 	f.Unanswered = rapid.Bool().Draw(rt, "unanswered")
 	for _, s := range states {
 		f.States = append(f.States, queue.State(s))
@@ -185,6 +217,16 @@ func (m *model) compare(rt *rapid.T) {
 	want, _ := m.memory.Counts(rt.Context())
 	if err != nil || c != want {
 		rt.Fatalf("Counts: got %v, %v, want %v", c, err, want)
+	}
+	load, err := m.real.Load(rt.Context())
+	wantLoad, _ := m.memory.Load(rt.Context())
+	if err != nil || !maps.Equal(load, wantLoad) {
+		rt.Fatalf("Load: got %v, %v, want %v", load, err, wantLoad)
+	}
+	oldest, any, err := m.real.Oldest(rt.Context())
+	wantOldest, wantAny, _ := m.memory.Oldest(rt.Context())
+	if err != nil || oldest != wantOldest || any != wantAny {
+		rt.Fatalf("Oldest: got %v, %v, %v, want %v, %v", oldest, any, err, wantOldest, wantAny)
 	}
 	due, ok, err := m.real.NextDue(rt.Context())
 	wantDue, wantOK, _ := m.memory.NextDue(rt.Context())

@@ -43,6 +43,17 @@ func Run(t *testing.T, open Opener) {
 		{"ClaimExclusive", testClaimExclusive},
 		{"UpdateExclusive", testUpdateExclusive},
 		{"AddConcurrently", testAddConcurrently},
+		{"Keys", testKeys},
+		{"KeysConcurrently", testKeysConcurrently},
+		{"Get", testGet},
+		{"Revision", testRevision},
+		{"Load", testLoad},
+		{"Oldest", testOldest},
+		{"Prune", testPrune},
+		{"PruneWhileWriting", testPruneWhileWriting},
+		{"ClaimUrgent", testClaimUrgent},
+		{"Lists", testLists},
+		{"CancelResolve", testCancelResolve},
 		{"Model", testModel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
@@ -150,20 +161,21 @@ func testAdd(t *testing.T, open Opener) {
 		t.Errorf("Add of nothing: %v", err)
 	}
 	full := queue.Execution{
+		Caller: "crm", Key: "k\x001", Accepted: t0.Add(-time.Second), Delivery: queue.AtMostOnce,
 		Method: "POST", Path: "/api/v2/x?a=1&b=%20", Body: []byte("{\"a\":\x00\xff}"), Priority: -3,
-		Deadline: t0.Add(time.Hour), Due: t0.Add(time.Minute),
+		Extra: []byte("\x00extra"), Deadline: t0.Add(time.Hour), Due: t0.Add(time.Minute),
 		Remote: "r", Tally: queue.Tally{Sent: 1, Waits: map[string]time.Duration{"token": time.Second}},
-		Status: 503, Reason: "wegen Überlastung", Answer: []byte("busy"),
+		Status: 503, Reason: "wegen Überlastung", Answer: []byte("busy"), AnswerType: "text/plain",
 	}
 	ended := queue.Execution{State: queue.Failed, Reason: "too large", Ended: t0, Status: 413}
-	empty := queue.Execution{Body: []byte{}, Answer: []byte{}, Tally: queue.Tally{Waits: map[string]time.Duration{}}}
+	empty := queue.Execution{Body: []byte{}, Extra: []byte{}, Answer: []byte{}, Tally: queue.Tally{Waits: map[string]time.Duration{}}}
 	xs := add(t, s, full, ended, empty)
 	wantIDs(t, "Add", xs, 1, 2, 3)
 	wantIDs(t, "second Add", add(t, s, simple(2)...), 4, 5)
 
 	got := all(t, s, queue.Filter{})
 	for i, want := range []queue.Execution{full, ended, {}} {
-		want.ID = int64(i) + 1
+		want.ID, want.Revision = int64(i)+1, 1
 		if !reflect.DeepEqual(got[i], want) {
 			t.Errorf("stored:\n got %+v\nwant %+v", got[i], want)
 		}
@@ -171,8 +183,8 @@ func testAdd(t *testing.T, open Opener) {
 	wantCounts(t, s, queue.Counts{queue.Queued: 4, queue.Failed: 1})
 
 	// What the caller does to its slices afterwards is its own business.
-	full.Body[0], full.Tally.Waits["token"] = '!', 0
-	if got := all(t, s, queue.Filter{Limit: 1})[0]; got.Body[0] != '{' || got.Tally.Waits["token"] != time.Second {
+	full.Body[0], full.Extra[0], full.Tally.Waits["token"] = '!', '!', 0
+	if got := all(t, s, queue.Filter{Limit: 1})[0]; got.Body[0] != '{' || got.Extra[0] != 0 || got.Tally.Waits["token"] != time.Second {
 		t.Errorf("the store shares memory with its caller: %+v", got)
 	}
 
@@ -298,6 +310,16 @@ func testContext(t *testing.T, open Opener) {
 	wantError(t, "Counts", err, context.Canceled)
 	_, _, err = s.NextDue(ended)
 	wantError(t, "NextDue", err, context.Canceled)
+	_, err = s.Load(ended)
+	wantError(t, "Load", err, context.Canceled)
+	_, _, err = s.Oldest(ended)
+	wantError(t, "Oldest", err, context.Canceled)
+	_, err = s.Get(ended, 1)
+	wantError(t, "Get", err, context.Canceled)
+	_, err = s.ClaimUrgent(ended, t0, 1, 1)
+	wantError(t, "ClaimUrgent", err, context.Canceled)
+	_, err = s.Prune(ended, t0, 1)
+	wantError(t, "Prune", err, context.Canceled)
 	wantError(t, "Each", firstError(ended, s), context.Canceled)
 	// A context that had ended before the call changed nothing.
 	wantCounts(t, s, queue.Counts{queue.Queued: 2})
@@ -332,5 +354,15 @@ func testClose(t *testing.T, open Opener) {
 	wantError(t, "Counts", err, queue.ErrClosed)
 	_, _, err = s.NextDue(t.Context())
 	wantError(t, "NextDue", err, queue.ErrClosed)
+	_, err = s.Load(t.Context())
+	wantError(t, "Load", err, queue.ErrClosed)
+	_, _, err = s.Oldest(t.Context())
+	wantError(t, "Oldest", err, queue.ErrClosed)
+	_, err = s.Get(t.Context(), 1)
+	wantError(t, "Get", err, queue.ErrClosed)
+	_, err = s.ClaimUrgent(t.Context(), t0, 1, 1)
+	wantError(t, "ClaimUrgent", err, queue.ErrClosed)
+	_, err = s.Prune(t.Context(), t0, 1)
+	wantError(t, "Prune", err, queue.ErrClosed)
 	wantError(t, "Each", firstError(t.Context(), s), queue.ErrClosed)
 }

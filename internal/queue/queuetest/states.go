@@ -130,16 +130,17 @@ func testUpdate(t *testing.T, open Opener) {
 	x = add(t, s, x)[0]
 	claim(t, s, t0, 1)
 	tally := queue.Tally{
-		Sent: 1, Refused: 2, Retries: 3, Unanswered: 4, Unauthorized: 5, LastBackoff: 6, Forgiven: 2, AnswerBytes: 1 << 40,
+		Sent: 1, Refused: 2, Retries: 3, Unanswered: 4, Resolved: 3, Unauthorized: 5, LastBackoff: 6, Forgiven: 2, AnswerBytes: 1 << 40,
 		Waits: map[string]time.Duration{"Retry-After": 7, "token": 8}, Polls: 9,
 	}
 	u := queue.Update{
 		ID: x.ID, From: queue.Claimed, To: queue.Sent, At: t0, Due: t0.Add(5), Remote: "r",
-		Tally: tally, Status: 429, Reason: "slow down", Answer: []byte("no"),
+		Tally: tally, Status: 429, Reason: "slow down", Answer: []byte("no"), AnswerType: "text/html",
 	}
 	update(t, s, u)
-	x.State, x.Due, x.Remote, x.Tally, x.Status, x.Reason, x.Answer =
-		queue.Sent, u.Due, u.Remote, tally, u.Status, u.Reason, u.Answer
+	x.State, x.Due, x.Remote, x.Tally, x.Status, x.Reason, x.Answer, x.AnswerType =
+		queue.Sent, u.Due, u.Remote, tally, u.Status, u.Reason, u.Answer, u.AnswerType
+	x.Revision = 2
 	check := func(what string) {
 		t.Helper()
 		if got := all(t, s, queue.Filter{})[0]; !reflect.DeepEqual(got, x) {
@@ -149,8 +150,8 @@ func testUpdate(t *testing.T, open Opener) {
 	check("sent: Ended is for outcomes only")
 	// Replaced means replaced: what the update does not say is gone.
 	update(t, s, queue.Update{ID: x.ID, From: queue.Sent, To: queue.Done, At: t0.Add(9)})
-	x.State, x.Ended = queue.Done, t0.Add(9)
-	x.Due, x.Remote, x.Tally, x.Status, x.Reason, x.Answer = time.Time{}, "", queue.Tally{}, 0, "", nil
+	x.State, x.Ended, x.Revision = queue.Done, t0.Add(9), 3
+	x.Due, x.Remote, x.Tally, x.Status, x.Reason, x.Answer, x.AnswerType = time.Time{}, "", queue.Tally{}, 0, "", nil, ""
 	check("done")
 }
 
