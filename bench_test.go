@@ -122,7 +122,7 @@ func BenchmarkTransport(b *testing.B) {
 func BenchmarkHandOut(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			l, err := headgate.NewLimiter(headgate.LimiterConfig{Limits: []headgate.Limit{{Name: "api", Rate: 1e-6, Burst: 1}}})
+			l, err := headgate.NewLimiter(headgate.LimiterConfig{Limits: []headgate.Limit{{Name: "api", Rate: 1e-6, Burst: 1, Learn: headgate.LearnOff}}})
 			if err != nil {
 				b.Fatal(err)
 			}

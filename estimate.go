@@ -96,6 +96,7 @@ func (l *Limiter) Estimates() []Estimate {
 			Rate: b.Rate, RateSure: b.RateSure, Burst: b.Burst, BurstSure: b.BurstSure,
 			Window: b.Window, Level: b.Level, Pace: b.Pace, Learning: b.Learning,
 			Others: a.others(b), Waiting: upTo(a.waiting, priorities-1),
+			Sent: a.sent, Accepted: a.accepted, Refused: a.refused,
 		}
 		if a.limit != implicit {
 			e.Templates = slices.Clone(l.templates(a.limit))

@@ -5,7 +5,7 @@ func Waiting(l *Limiter) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ln := range l.active {
-		n += ln.line.Len()
+		n += upTo(ln.waiting, priorities-1)
 	}
 	return n
 }

@@ -22,12 +22,12 @@ func (l *Limiter) Forecast(ask Ask, n int) Forecast {
 	now := l.now()
 	l.sweep()
 	ln := l.laneFor(&ask)
-	at, by := ln.ready(now, max(n, 1)-1)
-	f := Forecast{Wait: at - now}
+	t := l.ready(ln, now, max(n, 1)-1, l.isBulk(ask.level()))
+	f := Forecast{Wait: t.at - now}
 	if f.Wait > 0 {
-		f.Limit = by.name
+		f.Limit = t.by.name
 	}
-	if gate, closed := by.bucket.Gate(now); closed {
+	if gate, closed := t.by.bucket.Gate(now); closed {
 		f.RetryAfter = gate - now
 	}
 	for _, a := range ln.accounts {

@@ -177,10 +177,10 @@ func (l *Limiter) forget() {
 
 // regroup moves those in line whose path has the template t, and so has come to
 // draw on another limit, to the lane in which they belong. They keep their
-// place: by priority, then by arrival. The limiter is locked.
+// place: by priority, by what their callers had, by arrival. The limiter is locked.
 func (l *Limiter) regroup(t string, now bucket.Instant) {
 	for _, ln := range slices.Clone(l.active) {
-		for _, w := range slices.Clone(ln.line) {
+		for _, w := range ln.waiters() {
 			if !folds(w.path, t) {
 				continue
 			}
@@ -192,11 +192,11 @@ func (l *Limiter) regroup(t string, now bucket.Instant) {
 }
 
 func (l *Limiter) move(w *waiter, to *lane, now bucket.Instant) {
-	from := w.lane
+	from, key, weight := w.lane, w.queue.key, w.queue.standing.weight
 	l.takeOut(w, now)
 	before := slices.Clone(w.parts)
 	w.lane = to
-	l.join(w, now)
+	l.join(w, key, weight, now)
 	for i, part := range before {
 		at := -1
 		if i < len(from.accounts) {
@@ -206,7 +206,6 @@ func (l *Limiter) move(w *waiter, to *lane, now bucket.Instant) {
 			w.parts = append(w.parts, part) // nothing is added to it any more
 			continue
 		}
-		w.parts[at].Empty -= part.Empty
-		w.parts[at].RetryAfter -= part.RetryAfter
+		w.parts[at] = w.parts[at].since(part)
 	}
 }

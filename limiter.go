@@ -33,8 +33,9 @@ type LimiterConfig struct {
 // Limiter hands out permits: the right to put one attempt on the wire. It
 // holds a model of each of the server's buckets and grants a permit when all
 // of the buckets that the attempt draws on have a token, taking one from each.
-// Whoever has to wait stands in line by [Ask.Priority], then by arrival. One
-// timer wakes the head of the line; nobody polls.
+// Whoever has to wait stands in line by [Ask.Priority], then by the share of
+// [Ask.Caller], then by arrival. One timer wakes the head of the line; nobody
+// polls.
 //
 // A limit of the server that nobody configured is learned from the refusals that
 // name it: see [Permit.Done].
@@ -61,9 +62,21 @@ type Limiter struct {
 	unsorted bool
 	goes     []bucket.Instant // scratch space of choose
 	arrivals uint64
-	timer    *time.Timer // nil until somebody waited
-	wakeAt   bucket.Instant
-	sweepAt  int // how many lanes make it worth to look for idle ones
+	served   served // by the limiter, to those who waited
+	// What callers have had lately, and how many of them make it worth to
+	// look for those of no more interest.
+	standings     map[callerKey]*standing
+	standingsMost int
+	uses          map[string]*callerUse
+	lastUse       *callerUse // of the latest Take, found without hashing
+
+	share  float64 // that is kept for calls of priority urgent or before; 0: none
+	urgent int8
+	paused bool
+
+	timer   *time.Timer // nil until somebody waited
+	wakeAt  bucket.Instant
+	sweepAt int // how many lanes make it worth to look for idle ones
 }
 
 // account is one bucket of one limit: for one token, client, org or path.
@@ -77,8 +90,12 @@ type account struct {
 	told, claimed float64
 	unused        json.RawMessage // State.Learned of another rule
 	// waiting counts the waiters that draw on it, by priority.
-	waiting [priorities]int
-	lanes   int // how many lanes draw on it; with none, it goes when idle
+	waiting   [priorities]int
+	allowance allowance
+
+	sent, accepted, refused uint64 // see Estimate
+
+	lanes int // how many lanes draw on it; with none, it goes when idle
 }
 
 // The limit that stands for those of the server that nobody configured: it has
@@ -99,9 +116,16 @@ type lane struct {
 	accounts []*account
 	token    *account // whose gate an answer closes that names no limit
 	line     line
-	ledger                   // what the line waits for
-	waiting  [priorities]int // how many are in line, by priority
-	out      int             // permits that are not brought to an end
+	// queues are those of the line, and of callers who have had more in
+	// this lane than others; queuesMost is how many of them make it worth
+	// to look for others.
+	queues     map[callerKey]*queue
+	queuesMost int
+	served     served          // by this lane, to those who waited
+	went       bool            // one has gone since it was asked what holds up the line
+	ledger                     // what the line waits for
+	waiting    [priorities]int // how many are in line, by priority
+	out        int             // permits that are not brought to an end
 }
 
 type laneKey struct {
@@ -141,6 +165,9 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 		accounts: map[accountKey]*account{},
 		lanes:    map[laneKey]*lane{},
 		sweepAt:  1024,
+
+		standings: map[callerKey]*standing{},
+		uses:      map[string]*callerUse{},
 	}, nil
 }
 
@@ -197,6 +224,8 @@ type Permit struct {
 	path    string
 	taken   bucket.Instant
 	seqs    seqs
+	queue   *queue // in which it was waited for; nil if it was not
+	bulk    bool   // it has left a share to others
 }
 
 // seqs are the names that the buckets of a lane have given to an attempt, in the
@@ -221,6 +250,11 @@ func (s *seqs) at(i int) uint64 {
 	return s.more[i-len(s.few)]
 }
 
+// level returns the priority, from 0.
+func (a *Ask) level() int8 {
+	return int8(min(max(a.Priority, MostUrgent), LeastUrgent) - MostUrgent)
+}
+
 func (l *Limiter) now() bucket.Instant { return time.Since(l.epoch) }
 
 // Take waits for a permit. It returns a *[LimitError] if the context ends
@@ -231,9 +265,13 @@ func (l *Limiter) Take(ctx context.Context, ask Ask) (Permit, error) {
 	l.mu.Lock()
 	l.sweep()
 	ln := l.laneFor(&ask)
-	if len(l.active) == 0 {
-		if at, _ := ln.ready(now, 0); at <= now && ctx.Err() == nil {
-			p := Permit{limiter: l, lane: ln, path: ask.Path, taken: now, seqs: ln.take(now, ask.hold)}
+	if len(l.active) == 0 && !l.paused {
+		bulk := l.isBulk(ask.level())
+		if l.ready(ln, now, 0, bulk).at <= now && ctx.Err() == nil {
+			u := l.use(ask.Caller)
+			u.weight = weightOf(ask.Weight)
+			u.granted++
+			p := Permit{limiter: l, lane: ln, path: ask.Path, taken: now, seqs: l.take(ln, now, ask.hold, bulk), bulk: bulk}
 			l.mu.Unlock()
 			return p, nil
 		}
@@ -325,6 +363,7 @@ func (l *Limiter) account(i int, key laneKey) *account {
 	a := l.accounts[k]
 	if a == nil {
 		a = &account{key: k, name: name, limit: i, bucket: bucket.New(rule), told: rule.PerSecond()}
+		a.allowance = allowance{level: 1, at: l.now()}
 		l.accounts[k] = a
 	}
 	return a
@@ -358,61 +397,60 @@ func (l *Limiter) clean() {
 	l.sweepAt = max(1024, 2*max(len(l.lanes), len(l.accounts)/2))
 }
 
-// ready returns when the head of the lane can go with ahead more before it, and
-// what holds it up the longest.
-func (ln *lane) ready(now bucket.Instant, ahead int) (at bucket.Instant, by *account) {
-	at, by = now, ln.accounts[0]
+// turn is when somebody can go.
+type turn struct {
+	at bucket.Instant
+	by *account // what holds it up the longest
+	// reserved: by has a token before that, and keeps it for urgent calls.
+	reserved bool
+}
+
+// ready returns when the head of ln can go with ahead more before it.
+func (l *Limiter) ready(ln *lane, now bucket.Instant, ahead int, bulk bool) turn {
+	t := turn{at: now, by: ln.accounts[0]}
 	for _, a := range ln.accounts {
-		if t := a.bucket.Ready(now, ahead+1); t > at {
-			at, by = t, a
+		if at := a.bucket.Ready(now, ahead+1); at > t.at {
+			t = turn{at: at, by: a}
+		}
+		if !bulk {
+			continue
+		}
+		if at := l.allowed(a, now, ahead+1); at > t.at {
+			t = turn{at: at, by: a, reserved: true}
 		}
 	}
-	return at, by
+	return t
 }
 
 // turn estimates when an attempt of priority p that joins the line now will go:
-// not later than that, for all who stand before it in any lane count, also
-// those that other buckets hold up.
-func (ln *lane) turn(now bucket.Instant, p int) (at bucket.Instant, by *account) {
-	at, by = now, ln.accounts[0]
+// not later than that, for all who stand in line and are not less urgent count,
+// also those who have had more than their share, and those in other lanes that
+// other buckets hold up.
+func (l *Limiter) turn(ln *lane, now bucket.Instant, p int8) turn {
+	latest := turn{at: now, by: ln.accounts[0]}
 	for _, a := range ln.accounts {
-		if t := a.bucket.Turn(now, upTo(a.waiting, p)+1); t > at {
-			at, by = t, a
+		all := upTo(a.waiting, int(p))
+		bulk := 0
+		if l.isBulk(p) {
+			bulk = all - upTo(a.waiting, int(l.urgent))
+		}
+		if t := l.turnAt(a, now, all, bulk, p); t.at > latest.at {
+			latest = t
 		}
 	}
-	return at, by
+	return latest
 }
 
-// exactTurn is turn, less those in other lanes who can't go before it.
-func (l *Limiter) exactTurn(ln *lane, now bucket.Instant, p int) (at bucket.Instant, by *account) {
-	type rival struct {
-		ready bucket.Instant
-		count int
-	}
-	at, by = now, ln.accounts[0]
-	for _, a := range ln.accounts {
-		var rivals []rival
-		for _, other := range l.active {
-			if n := upTo(other.waiting, p); other != ln && n > 0 && slices.Contains(other.accounts, a) {
-				ready, _ := other.ready(now, 0)
-				rivals = append(rivals, rival{ready, n})
-			}
-		}
-		slices.SortFunc(rivals, func(x, y rival) int { return cmp.Compare(x.ready, y.ready) })
-		ahead := upTo(ln.waiting, p)
-		t := a.bucket.Turn(now, ahead+1)
-		for _, r := range rivals {
-			if r.ready > t {
-				break
-			}
-			ahead += r.count
-			t = a.bucket.Turn(now, ahead+1)
-		}
-		if t > at {
-			at, by = t, a
+// turnAt returns when a has a token for an attempt of priority p that so many go
+// before, bulk of whom leave a share to others.
+func (l *Limiter) turnAt(a *account, now bucket.Instant, all, bulk int, p int8) turn {
+	t := turn{at: a.bucket.Turn(now, all+1), by: a}
+	if l.isBulk(p) {
+		if at := l.allowed(a, now, bulk+1); at > t.at {
+			t.at, t.reserved = at, true
 		}
 	}
-	return at, by
+	return t
 }
 
 // upTo returns how many have priority p or go before it.
@@ -423,10 +461,19 @@ func upTo(waiting [priorities]int, p int) (n int) {
 	return n
 }
 
-func (ln *lane) take(now bucket.Instant, hold bool) (s seqs) {
+// take takes a token from each of the buckets of ln. The limiter is locked.
+func (l *Limiter) take(ln *lane, now bucket.Instant, hold, bulk bool) (s seqs) {
 	ln.out++
+	last := priorities - 1
+	if l.share > 0 {
+		last = int(l.urgent) // to a learner, those held back are not there
+	}
 	for i, a := range ln.accounts {
-		s.set(i, a.bucket.Take(now, hold, upTo(a.waiting, priorities-1)))
+		s.set(i, a.bucket.Take(now, hold, upTo(a.waiting, last)))
+		a.sent++
+		if bulk {
+			a.allowance.level--
+		}
 	}
 	return s
 }
@@ -474,6 +521,13 @@ func (p Permit) Return() {
 	p.lane.out--
 	for i, a := range p.lane.accounts {
 		a.bucket.Return(p.taken, p.seqs.at(i), now)
+		a.sent--
+		if p.bulk {
+			a.allowance.level++
+		}
+	}
+	if p.queue != nil {
+		l.payBack(p.lane, p.queue)
 	}
 	l.dispatch(now)
 	l.mu.Unlock()
@@ -512,6 +566,7 @@ func (p Permit) Done(o Observation) {
 		}
 	default:
 		for i, a := range p.lane.accounts {
+			a.accepted++
 			if a.bucket.Accepted(p.taken, p.seqs.at(i), now) {
 				event = Event{Kind: GateOpened, Limit: a.name}
 			}
@@ -539,6 +594,7 @@ func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event, f
 			seq = p.seqs.at(i)
 		}
 	}
+	named.refused++
 	if o.Value > 0 {
 		named.claimed = o.Value
 	}

@@ -1,7 +1,6 @@
 package headgate
 
 import (
-	"container/heap"
 	"context"
 	"slices"
 	"time"
@@ -11,18 +10,19 @@ import (
 
 // waiter stands in line for a permit.
 type waiter struct {
-	lane     *lane
-	path     string
-	arrival  uint64
-	index    int           // in the heap; -1 once it is out of the line
-	decided  chan struct{} // closed once it has a permit or a refusal
-	priority int8          // from 0
-	hold     bool
-	came     bucket.Instant
-	went     bucket.Instant // when it got its permit or its refusal
-	latest   bucket.Instant // must be granted by then
-	maxGate  time.Duration
-	expiry   *time.Timer // nil if the context alone bounds the wait
+	lane    *lane
+	queue   *queue
+	path    string
+	arrival uint64
+	index   int           // in the queue; -1 once it is out of the line
+	decided chan struct{} // closed once it has a permit or a refusal
+	hold    bool
+	bulk    bool // its permit has left a share to others
+	came    bucket.Instant
+	went    bucket.Instant // when it got its permit or its refusal
+	latest  bucket.Instant // must be granted by then
+	maxGate time.Duration
+	expiry  *time.Timer // nil if the context alone bounds the wait
 	// parts is what the lane's ledger said when it joined; once it is out
 	// of the line, what it has waited for. one is the space for it in a
 	// lane of one account.
@@ -33,48 +33,19 @@ type waiter struct {
 	refusal *LimitError // nil for a permit
 }
 
-func (w *waiter) before(v *waiter) bool {
-	if w.priority != v.priority {
-		return w.priority < v.priority
-	}
-	return w.arrival < v.arrival
-}
-
-// line is a heap of waiters, the next to go first.
-type line []*waiter
-
-func (q line) Len() int           { return len(q) }
-func (q line) Less(i, j int) bool { return q[i].before(q[j]) }
-func (q line) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
-}
-func (q *line) Push(x any) {
-	w := x.(*waiter)
-	w.index = len(*q)
-	*q = append(*q, w)
-}
-func (q *line) Pop() any {
-	w := (*q)[len(*q)-1]
-	(*q)[len(*q)-1] = nil
-	*q = (*q)[:len(*q)-1]
-	w.index = -1
-	return w
-}
-
 // queue puts the caller in line, unless its turn would come too late. The
 // limiter is locked.
 func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Instant) (*waiter, error) {
 	w := &waiter{
-		lane:     ln,
-		path:     ask.Path,
-		priority: int8(min(max(ask.Priority, MostUrgent), LeastUrgent) - MostUrgent),
-		arrival:  l.arrivals,
-		decided:  make(chan struct{}),
-		hold:     ask.hold,
-		latest:   bucket.Never,
-		maxGate:  ask.MaxRetryAfter,
+		lane:    ln,
+		path:    ask.Path,
+		arrival: l.arrivals,
+		decided: make(chan struct{}),
+		hold:    ask.hold,
+		latest:  bucket.Never,
+		maxGate: ask.MaxRetryAfter,
 	}
+	key, weight := callerKey{ask.level(), ask.Caller}, weightOf(ask.Weight)
 	if deadline, ok := ctx.Deadline(); ok {
 		w.latest = deadline.Sub(l.epoch)
 	}
@@ -82,16 +53,16 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 	if until {
 		w.latest = min(w.latest, ask.Until.Sub(l.epoch))
 	}
-	at, by := ln.turn(now, int(w.priority))
-	if w.late(at, by, now) && len(l.active) > 0 {
-		at, by = l.exactTurn(ln, now, int(w.priority))
+	t := l.turn(ln, now, key.priority)
+	if w.late(t, now) && len(l.active) > 0 {
+		t = l.exactTurn(ln, now, key, weight)
 	}
-	if err := ctx.Err(); err != nil || w.late(at, by, now) {
-		return nil, l.limitError(at, by, now, err)
+	if err := ctx.Err(); err != nil || w.late(t, now) {
+		return nil, l.limitError(t, now, err)
 	}
 	l.arrivals++
-	w.came = l.join(w, now)
-	if w.index == 0 {
+	w.came = l.join(w, key, weight, now)
+	if l.first(ln).waiters[0] == w {
 		l.dispatch(now)
 	}
 	if until && w.index >= 0 {
@@ -118,7 +89,7 @@ func (l *Limiter) await(ctx context.Context, w *waiter) (Permit, error) {
 
 // permit returns the permit that w was granted.
 func (w *waiter) permit(l *Limiter) Permit {
-	return Permit{limiter: l, lane: w.lane, path: w.path, taken: w.went, seqs: w.seqs, Wait: w.waited()}
+	return Permit{limiter: l, lane: w.lane, path: w.path, taken: w.went, seqs: w.seqs, queue: w.queue, bulk: w.bulk, Wait: w.waited()}
 }
 
 // announce tells the observer of a wait that is over. Inlined, its Event would
@@ -141,7 +112,7 @@ func (l *Limiter) leave(ctx context.Context, w *waiter) {
 	}
 	l.mu.Unlock()
 	if granted {
-		Permit{limiter: l, lane: w.lane, taken: w.went, seqs: w.seqs}.Return()
+		Permit{limiter: l, lane: w.lane, taken: w.went, seqs: w.seqs, queue: w.queue, bulk: w.bulk}.Return()
 	}
 }
 
@@ -156,8 +127,8 @@ func (l *Limiter) expire(w *waiter) {
 
 // refuse decides that w gets no permit. The limiter is locked.
 func (l *Limiter) refuse(w *waiter, now bucket.Instant, ended error) {
-	at, by := w.lane.ready(now, 0)
-	w.refusal = l.limitError(at, by, now, ended)
+	t := l.ready(w.lane, now, 0, l.isBulk(w.queue.key.priority))
+	w.refusal = l.limitError(t, now, ended)
 	if w.index < 0 {
 		w.refusal.Waited = w.waited()
 		return // its permit is given back by who calls
@@ -168,15 +139,15 @@ func (l *Limiter) refuse(w *waiter, now bucket.Instant, ended error) {
 	l.dispatch(now)
 }
 
-// late reports whether a turn at the instant at is too late for w.
-func (w *waiter) late(at bucket.Instant, by *account, now bucket.Instant) bool {
-	gate, _ := by.bucket.Gate(now)
-	return at > w.latest || w.maxGate > 0 && gate-now > w.maxGate
+// late reports whether turn t is too late for w.
+func (w *waiter) late(t turn, now bucket.Instant) bool {
+	gate, _ := t.by.bucket.Gate(now)
+	return t.at > w.latest || w.maxGate > 0 && gate-now > w.maxGate
 }
 
-func (l *Limiter) limitError(at bucket.Instant, by *account, now bucket.Instant, ended error) *LimitError {
-	e := &LimitError{Limit: by.name, Wait: at - now, At: l.epoch.Add(at), Err: ended}
-	if gate, closed := by.bucket.Gate(now); closed {
+func (l *Limiter) limitError(t turn, now bucket.Instant, ended error) *LimitError {
+	e := &LimitError{Limit: t.by.name, Wait: t.at - now, At: l.epoch.Add(t.at), Err: ended}
+	if gate, closed := t.by.bucket.Gate(now); closed {
 		e.RetryAfter = gate - now
 	}
 	return e
@@ -184,16 +155,17 @@ func (l *Limiter) limitError(at bucket.Instant, by *account, now bucket.Instant,
 
 // join puts w in line and takeOut takes it out; quit does that for good. The
 // limiter is locked. join returns the instant from which on w waits.
-func (l *Limiter) join(w *waiter, now bucket.Instant) (came bucket.Instant) {
+func (l *Limiter) join(w *waiter, key callerKey, weight float64, now bucket.Instant) (came bucket.Instant) {
 	came = w.readLedger(now)
 	if w.lane.line.Len() == 0 {
 		l.active = append(l.active, w.lane)
+		w.lane.went = true
 	}
-	heap.Push(&w.lane.line, w)
-	l.unsorted = l.unsorted || w.index == 0
-	w.lane.waiting[w.priority]++
+	l.enter(w, key, weight)
+	l.unsorted = l.unsorted || w.index == 0 && w.queue.index == 0
+	w.lane.waiting[key.priority]++
 	for _, a := range w.lane.accounts {
-		a.waiting[w.priority]++
+		a.waiting[key.priority]++
 	}
 	return came
 }
@@ -203,18 +175,25 @@ func (l *Limiter) quit(w *waiter, now bucket.Instant) {
 		w.expiry.Stop()
 	}
 	l.takeOut(w, now)
+	w.queue.standing.use.waited += w.went - w.came
 }
 
 func (l *Limiter) takeOut(w *waiter, now bucket.Instant) {
 	w.went = w.closeLedger(now)
-	l.unsorted = l.unsorted || w.index == 0
-	heap.Remove(&w.lane.line, w.index)
-	w.lane.waiting[w.priority]--
+	l.unsorted = l.unsorted || w.index == 0 && w.queue.index == 0
+	l.exit(w)
+	p := w.queue.key.priority
+	w.lane.waiting[p]--
 	for _, a := range w.lane.accounts {
-		a.waiting[w.priority]--
+		a.waiting[p]--
 	}
-	if w.lane.line.Len() == 0 {
-		l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
+	if w.lane.line.Len() > 0 {
+		return
+	}
+	w.lane.served.idle()
+	l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
+	if len(l.active) == 0 {
+		l.served.idle()
 	}
 }
 
@@ -222,9 +201,9 @@ func (l *Limiter) takeOut(w *waiter, now bucket.Instant) {
 // their deadline. The limiter is locked.
 func (l *Limiter) refuseLate(now bucket.Instant) {
 	for _, ln := range slices.Clone(l.active) {
-		at, by := ln.ready(now, 0)
-		for _, w := range slices.Clone(ln.line) {
-			if w.index >= 0 && w.late(at, by, now) {
+		t := l.ready(ln, now, 0, false) // a reserve may end
+		for _, w := range ln.waiters() {
+			if w.index >= 0 && w.late(t, now) {
 				l.refuse(w, now, nil)
 			}
 		}
@@ -234,6 +213,12 @@ func (l *Limiter) refuseLate(now bucket.Instant) {
 // dispatch grants a permit to everyone whose turn has come and sets the timer
 // for the next. The limiter is locked.
 func (l *Limiter) dispatch(now bucket.Instant) {
+	if l.paused {
+		for _, ln := range l.active {
+			ln.heldUp(now, turn{by: ln.accounts[0]}, whyPaused)
+		}
+		return
+	}
 	for len(l.active) > 0 {
 		ln, next := l.choose(now)
 		if ln == nil {
@@ -250,34 +235,33 @@ func (l *Limiter) dispatch(now bucket.Instant) {
 func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant) {
 	if len(l.active) == 1 {
 		ln := l.active[0]
-		at, by := ln.ready(now, 0)
-		if at <= now {
+		t := l.ready(ln, now, 0, l.isBulk(ln.priority()))
+		if t.at <= now {
 			return ln, now
 		}
-		ln.heldUp(now, by)
-		return nil, at
+		ln.heldUp(now, t, t.why())
+		return nil, t.at
 	}
 	if l.unsorted {
-		slices.SortFunc(l.active, func(a, b *lane) int {
-			if a.line[0].before(b.line[0]) {
-				return -1
-			}
-			return 1
-		})
+		for _, ln := range l.active {
+			l.first(ln)
+		}
+		slices.SortFunc(l.active, func(a, b *lane) int { return a.line.queues[0].beside(b.line.queues[0]) })
 		l.unsorted = false
 	}
 	next = bucket.Never
 	l.goes = l.goes[:0]
 	for i, ln := range l.active {
-		at, by := ln.ready(now, 0)
-		if at <= now {
-			if at, by = l.yield(ln, l.active[:i], now); at <= now {
+		t := l.ready(ln, now, 0, l.isBulk(ln.priority()))
+		if t.at <= now {
+			if t = l.yield(ln, l.active[:i], now); t.at <= now {
 				return ln, now
 			}
 		}
-		ln.heldUp(now, by)
-		l.goes = append(l.goes, at)
-		next = min(next, at)
+		ln.heldUp(now, t, t.why())
+		l.shareBy(ln, t.by)
+		l.goes = append(l.goes, t.at)
+		next = min(next, t.at)
 	}
 	return nil, next
 }
@@ -285,7 +269,8 @@ func (l *Limiter) choose(now bucket.Instant) (chosen *lane, next bucket.Instant)
 // yield returns when the head of ln, which is ready, can go without making any
 // of the earlier ones late, which go at l.goes, and which account they share:
 // now, if what it takes is there again by then.
-func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) (at bucket.Instant, by *account) {
+func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) turn {
+	bulk := l.isBulk(ln.priority())
 	for _, a := range ln.accounts {
 		ahead := 0
 		for i, e := range earlier {
@@ -294,18 +279,25 @@ func (l *Limiter) yield(ln *lane, earlier []*lane, now bucket.Instant) (at bucke
 			}
 			ahead++
 			if again := a.bucket.Ready(now, ahead+1); again > l.goes[i] {
-				return l.goes[i], a
+				return turn{at: l.goes[i], by: a}
+			}
+			if bulk && l.isBulk(e.priority()) && l.allowed(a, now, ahead+1) > l.goes[i] {
+				return turn{at: l.goes[i], by: a, reserved: true}
 			}
 		}
 	}
-	return now, nil
+	return turn{at: now}
 }
 
 // grant gives a permit to the head of ln.
 func (l *Limiter) grant(ln *lane, now bucket.Instant) {
-	w := ln.line[0]
+	q := l.first(ln)
+	w := q.waiters[0]
+	l.charge(ln, q)
 	l.quit(w, now)
-	w.seqs = ln.take(w.went, w.hold)
+	ln.went = true
+	w.bulk = l.isBulk(q.key.priority)
+	w.seqs = l.take(ln, w.went, w.hold, w.bulk)
 	close(w.decided)
 }
 

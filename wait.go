@@ -119,6 +119,23 @@ type ledger struct {
 	upTo bucket.Instant // while nobody waits, what is in it means nothing
 	by   int            // the account that has held the head up since
 	gate bucket.Instant // until when its gate is closed
+	why  why            // what holds it up when that is open
+}
+
+// why is what holds up the head of a line whose gate is open.
+type why uint8
+
+const (
+	whyEmpty why = iota
+	whyReserved
+	whyPaused // also while the gate is closed
+)
+
+func (t turn) why() why {
+	if t.reserved {
+		return whyReserved
+	}
+	return whyEmpty
 }
 
 // settle brings the ledger up to now, and returns the instant it is at: now,
@@ -128,18 +145,36 @@ func (g *ledger) settle(now bucket.Instant) bucket.Instant {
 	if d <= 0 {
 		return g.upTo
 	}
+	held := &g.held[g.by]
 	closed := max(0, min(d, g.gate-g.upTo))
-	g.held[g.by].RetryAfter += closed
-	g.held[g.by].Empty += d - closed
 	g.upTo = now
+	switch g.why {
+	case whyPaused:
+		held.Paused += d
+		return now
+	case whyReserved:
+		held.Reserved += d - closed
+	default:
+		held.Empty += d - closed
+	}
+	held.RetryAfter += closed
 	return now
 }
 
-// heldUp notes that from now on the head of the line waits for by.
-func (ln *lane) heldUp(now bucket.Instant, by *account) {
+// heldUp notes that from now on the head of the line waits for turn t.
+func (ln *lane) heldUp(now bucket.Instant, t turn, why why) {
 	ln.settle(now)
-	ln.by = slices.Index(ln.accounts, by)
-	ln.gate, _ = by.bucket.Gate(now)
+	ln.by, ln.why = slices.Index(ln.accounts, t.by), why
+	ln.gate, _ = t.by.bucket.Gate(now)
+}
+
+// since returns what p has come to be since it was earlier.
+func (p WaitPart) since(earlier WaitPart) WaitPart {
+	p.Empty -= earlier.Empty
+	p.RetryAfter -= earlier.RetryAfter
+	p.Reserved -= earlier.Reserved
+	p.Paused -= earlier.Paused
+	return p
 }
 
 // readLedger notes what the ledger says as w joins its lane. It returns the
@@ -155,10 +190,17 @@ func (w *waiter) readLedger(now bucket.Instant) bucket.Instant {
 func (w *waiter) closeLedger(now bucket.Instant) bucket.Instant {
 	now = w.lane.settle(now)
 	for i, held := range w.lane.held {
-		w.parts[i].Empty = held.Empty - w.parts[i].Empty
-		w.parts[i].RetryAfter = held.RetryAfter - w.parts[i].RetryAfter
+		w.parts[i] = held.since(w.parts[i])
 	}
 	return now
+}
+
+// soFar returns what w, which is in line, has waited until now.
+func (w *waiter) soFar(now bucket.Instant) Wait {
+	still := *w
+	still.parts = slices.Clone(w.parts)
+	still.went = still.closeLedger(now)
+	return still.waited()
 }
 
 // waited returns the wait of w, which is over.

@@ -166,6 +166,18 @@ func (b *Bucket) followWindow() {
 	b.max, b.window = w.quota, w.width
 }
 
+// PerSecond returns the rate that the limit leaves in the long run, told or
+// learned, without what is tried or spent beyond it; 0 if it is not known.
+func (b *Bucket) PerSecond() float64 {
+	switch b.learner.phase {
+	case off:
+		return b.rule.PerSecond()
+	case ramp:
+		return 0
+	}
+	return b.learner.rate
+}
+
 // Paced reports whether a rate or a window is kept to, told or learned.
 func (b *Bucket) Paced() bool { return b.rate > 0 || b.max > 0 }
 
