@@ -42,6 +42,7 @@ var mayImport = map[string]struct {
 	"internal/simulate":        {[]string{"", "internal/bucket"}, false},
 	"internal/deliver":         {[]string{"", "genesys", "internal/queue"}, true},
 	"internal/bulk":            {[]string{"", "genesys", "internal/deliver", "internal/queue", "internal/progress"}, true},
+	"internal/telemetry":       {[]string{""}, false},
 	"internal/housekeeping":    {nil, true},
 	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/deliver", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
 }

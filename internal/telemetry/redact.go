@@ -1,0 +1,90 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"regexp"
+)
+
+// secret is what looks like a bearer token, Basic credentials or a key of the
+// gateway, with what separates the scheme from them however it is written. It
+// masks too much rather than too little: "basic thing" is masked as well.
+var secret = regexp.MustCompile(`(?i)((?:bearer|basic)(?:[\s"'\\:=+,\[(]|%20|%22|%3a|\\[nrt])+)[A-Za-z0-9._~+/%=-]+|hg_[A-Za-z0-9_-]+`)
+
+// mask is what stands for a secret.
+const mask = "[masked]"
+
+func hasSecret(s string) bool { return secret.MatchString(s) }
+
+func masked(s string) string {
+	if !hasSecret(s) {
+		return s
+	}
+	return secret.ReplaceAllString(s, "${1}"+mask)
+}
+
+// Redact returns a handler that masks, in messages, keys and values, what looks
+// like a bearer token, Basic credentials or a key of the gateway, and hands the
+// rest to h as it is. It is a last line of defence: nobody is to log a secret.
+func Redact(h slog.Handler) slog.Handler { return redacting{h} }
+
+type redacting struct{ slog.Handler }
+
+func (r redacting) Handle(ctx context.Context, record slog.Record) error {
+	clean := slog.NewRecord(record.Time, record.Level, masked(record.Message), record.PC)
+	record.Attrs(func(a slog.Attr) bool {
+		clean.AddAttrs(redact(a))
+		return true
+	})
+	return r.Handler.Handle(ctx, clean)
+}
+
+func (r redacting) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return redacting{r.Handler.WithAttrs(redactAll(attrs))}
+}
+
+func (r redacting) WithGroup(name string) slog.Handler {
+	return redacting{r.Handler.WithGroup(masked(name))}
+}
+
+func redactAll(attrs []slog.Attr) []slog.Attr {
+	clean := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		clean[i] = redact(a)
+	}
+	return clean
+}
+
+func redact(a slog.Attr) slog.Attr {
+	v := a.Value.Resolve()
+	switch v.Kind() {
+	case slog.KindString:
+		v = slog.StringValue(masked(v.String()))
+	case slog.KindGroup:
+		v = slog.GroupValue(redactAll(v.Group())...)
+	case slog.KindAny:
+		v = redactAny(v)
+	}
+	return slog.Attr{Key: masked(a.Key), Value: v}
+}
+
+// redactAny looks at each form in which a handler may write a value, and makes
+// it a string if there is something in one of them.
+func redactAny(v slog.Value) slog.Value {
+	text := fmt.Sprintf("%+v", v.Any())
+	if b, ok := v.Any().([]byte); ok {
+		text = string(b)
+	}
+	if hasSecret(text) {
+		return slog.StringValue(masked(text))
+	}
+	if _, ok := v.Any().(error); ok {
+		return v
+	}
+	if b, err := json.Marshal(v.Any()); err == nil && hasSecret(string(b)) {
+		return slog.StringValue(masked(string(b)))
+	}
+	return v
+}
