@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -73,6 +72,7 @@ type Limiter struct {
 	share  float64 // that is kept for calls of priority urgent or before; 0: none
 	urgent int8
 	paused bool
+	shut   bool
 
 	timer   *time.Timer // nil until somebody waited
 	wakeAt  bucket.Instant
@@ -126,6 +126,7 @@ type lane struct {
 	ledger                     // what the line waits for
 	waiting    [priorities]int // how many are in line, by priority
 	out        int             // permits that are not brought to an end
+	retired    bool            // other limits hold by now: see SetLimits
 }
 
 type laneKey struct {
@@ -140,22 +141,9 @@ const maxLimits = 64
 // NewLimiter returns a Limiter whose buckets are full. An error names the limit
 // and the field.
 func NewLimiter(c LimiterConfig) (*Limiter, error) {
-	if len(c.Limits) > maxLimits {
-		return nil, fmt.Errorf("%d limits, at most %d", len(c.Limits), maxLimits)
-	}
-	for i, limit := range c.Limits {
-		if err := limit.Validate(); err != nil {
-			return nil, err
-		}
-		for _, other := range c.Limits[:i] {
-			if other.Name == limit.Name && other.Match == limit.Match {
-				return nil, fmt.Errorf("limit %q: is there twice", limit.Name)
-			}
-		}
-	}
-	limits := make([]known, len(c.Limits))
-	for i, limit := range c.Limits {
-		limits[i] = known{Limit: limit, buckets: i}
+	limits, err := configure(c.Limits)
+	if err != nil {
+		return nil, err
 	}
 	return &Limiter{
 		epoch:    time.Now(),
@@ -265,7 +253,7 @@ func (l *Limiter) Take(ctx context.Context, ask Ask) (Permit, error) {
 	l.mu.Lock()
 	l.sweep()
 	ln := l.laneFor(&ask)
-	if len(l.active) == 0 && !l.paused {
+	if len(l.active) == 0 && !l.paused && !l.shut {
 		bulk := l.isBulk(ask.level())
 		if l.ready(ln, now, 0, bulk).at <= now && ctx.Err() == nil {
 			u := l.use(ask.Caller)
@@ -487,7 +475,7 @@ func (p Permit) MayLeave() bool {
 	defer l.mu.Unlock()
 	now := l.now()
 	ln := p.lane
-	if l.learned > 0 {
+	if l.learned > 0 || ln.retired {
 		ln = l.laneBeside(ln, p.path) // it may draw on more by now
 	}
 	for _, a := range ln.accounts {
@@ -552,7 +540,7 @@ func (p Permit) Done(o Observation) {
 	}
 	switch {
 	case o.Refused:
-		event, found = l.refused(p, o, now)
+		event, found = l.refused(l.current(p), o, now)
 	case o.Status == 0:
 		for i, a := range p.lane.accounts {
 			a.bucket.Unanswered(p.taken, p.seqs.at(i))

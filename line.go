@@ -57,6 +57,9 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 	if w.late(t, now) && len(l.active) > 0 {
 		t = l.exactTurn(ln, now, key, weight)
 	}
+	if l.shut {
+		return nil, l.limitError(t, now, ErrShut)
+	}
 	if err := ctx.Err(); err != nil || w.late(t, now) {
 		return nil, l.limitError(t, now, err)
 	}

@@ -43,7 +43,11 @@ type State struct {
 func (l *Limiter) Snapshot() []State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	return l.snapshot(l.now())
+}
+
+// snapshot is Snapshot. The limiter is locked.
+func (l *Limiter) snapshot(now bucket.Instant) []State {
 	wall := time.Now()
 	var states []State
 	for key, a := range l.accounts {
@@ -84,7 +88,11 @@ func (l *Limiter) Snapshot() []State {
 func (l *Limiter) Restore(states []State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
+	l.restore(states, l.now())
+}
+
+// restore is Restore. The limiter is locked.
+func (l *Limiter) restore(states []State, now bucket.Instant) {
 	for _, s := range states {
 		key := laneKey{org: s.Org, client: s.Client, token: s.Token, path: s.Path}
 		limit := slices.IndexFunc(l.limits, func(have known) bool { return have.Name == s.Limit && have.Match == s.Match })
