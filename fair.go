@@ -42,12 +42,8 @@ func (s *served) serve(p int8, tag, weight float64) float64 {
 	return tag
 }
 
-// idle says that nobody waits: nobody is ahead of anybody.
-func (s *served) idle() {
-	for p := range s.virtual {
-		s.virtual[p] = s.highest
-	}
-}
+// idle says that nobody of priority p waits: nobody is ahead of anybody.
+func (s *served) idle(p int8) { s.virtual[p] = s.highest }
 
 // callerKey is a caller among those of one priority.
 type callerKey struct {

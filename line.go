@@ -163,6 +163,7 @@ func (l *Limiter) join(w *waiter, key callerKey, weight float64, now bucket.Inst
 	}
 	l.enter(w, key, weight)
 	l.unsorted = l.unsorted || w.index == 0 && w.queue.index == 0
+	l.waiting[key.priority]++
 	w.lane.waiting[key.priority]++
 	for _, a := range w.lane.accounts {
 		a.waiting[key.priority]++
@@ -187,13 +188,14 @@ func (l *Limiter) takeOut(w *waiter, now bucket.Instant) {
 	for _, a := range w.lane.accounts {
 		a.waiting[p]--
 	}
-	if w.lane.line.Len() > 0 {
-		return
+	if l.waiting[p]--; l.waiting[p] == 0 {
+		l.served.idle(p)
 	}
-	w.lane.served.idle()
-	l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
-	if len(l.active) == 0 {
-		l.served.idle()
+	if w.lane.waiting[p] == 0 {
+		w.lane.served.idle(p)
+	}
+	if w.lane.line.Len() == 0 {
+		l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
 	}
 }
 
