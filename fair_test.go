@@ -332,7 +332,9 @@ type fairStep struct {
 }
 
 func fairSteps(rt *rapid.T) (weights []float64, steps []fairStep) {
-	weights = rapid.SliceOfN(rapid.SampledFrom([]float64{0, 0.25, 1, 2, 3, 7}), 2, 6).Draw(rt, "weights")
+	callers := rapid.IntRange(2, 6).Draw(rt, "callers")
+	weights = rapid.SliceOfN(rapid.SampledFrom([]float64{0, 0.25, 1, 2, 3, 7}), callers, callers).Draw(rt, "weights")
+	n := rapid.IntRange(1, 150).Draw(rt, "how many steps")
 	steps = rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) fairStep {
 		kind := rapid.IntRange(0, 9).Draw(rt, "kind")
 		return fairStep{
@@ -340,7 +342,7 @@ func fairSteps(rt *rapid.T) (weights []float64, steps []fairStep) {
 			Caller: rapid.IntRange(0, len(weights)-1).Draw(rt, "caller"), Priority: rapid.IntRange(0, 1).Draw(rt, "priority"),
 			Which: rapid.IntRange(0, 1000).Draw(rt, "which"),
 		}
-	}), 1, 150).Draw(rt, "steps")
+	}), n, n).Draw(rt, "steps")
 	return weights, steps
 }
 
@@ -471,4 +473,52 @@ func playFair(t *testing.T, weights []float64, steps []fairStep) (bad string) {
 		return fmt.Sprintf("%d of %d who stayed were served, %d wait", len(c.went), stayed, headgate.Waiting(l))
 	}
 	return bad
+}
+
+// What a newcomer is told is when it goes, if nobody else comes; never later than
+// that.
+func TestATurnIsForeseen(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		weights, steps := fairSteps(rt)
+		reserve := rapid.SampledFrom([]float64{0, 0, 0.25, 0.5}).Draw(rt, "reserve")
+		caller := rapid.IntRange(0, len(weights)-1).Draw(rt, "newcomer")
+		priority := rapid.IntRange(0, 1).Draw(rt, "its priority")
+		synctest.Test(t, func(t *testing.T) {
+			l := exact(t, limit("api", 1, 1))
+			l.Reserve(reserve, 0)
+			c := newCrowd()
+			ask := func(caller, priority int) headgate.Ask {
+				return headgate.Ask{Caller: fmt.Sprint(caller), Weight: weights[caller], Priority: priority}
+			}
+			c.take(t.Context(), l, -1, headgate.Ask{}, answered)
+			for id, s := range steps {
+				if s.Wait {
+					time.Sleep(time.Second)
+				} else {
+					c.take(t.Context(), l, id, ask(s.Caller, s.Priority), answered)
+				}
+			}
+			synctest.Wait() // for who goes now
+			now := time.Since(c.start)
+			var told *headgate.LimitError
+			_, err := l.Take(t.Context(), ahead(ask(caller, priority)))
+			if err == nil {
+				return
+			}
+			errors.As(err, &told)
+			a := ask(caller, priority)
+			a.Path = "/new"
+			c.take(t.Context(), l, 1000, a, answered)
+			line := l.Line(1000)
+			place := slices.IndexFunc(line, func(in headgate.InLine) bool { return in.Path == "/new" })
+			c.wg.Wait()
+			// While the urgent hold up the bucket, what is left to others
+			// beside a reserve is not all saved up: they may go later.
+			got := c.went[1000] - now
+			late, lateInLine := got-told.Wait, got-line[place].Expected
+			if min(late, lateInLine) < -ms || reserve == 0 && max(late, lateInLine) > ms {
+				rt.Errorf("told %v, and in line %v; went after %v", told.Wait, line[place].Expected, got)
+			}
+		})
+	})
 }

@@ -46,6 +46,7 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 		maxGate: ask.MaxRetryAfter,
 	}
 	key, weight := callerKey{ask.level(), ask.Caller}, weightOf(ask.Weight)
+	cost := cost(weight)
 	if deadline, ok := ctx.Deadline(); ok {
 		w.latest = deadline.Sub(l.epoch)
 	}
@@ -55,13 +56,14 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 	}
 	t := l.turn(ln, now, key.priority)
 	if w.late(t, now) && len(l.active) > 0 {
-		t = l.exactTurn(ln, now, key, weight)
+		t = l.exactTurn(ln, now, key, cost)
 	}
 	if err := ctx.Err(); err != nil || w.late(t, now) {
 		return nil, l.limitError(t, now, err)
 	}
 	l.arrivals++
-	w.came = l.join(w, key, weight, now)
+	w.came = l.join(w, key, cost, now)
+	w.queue.standing.use.weight = weight
 	if l.first(ln).waiters[0] == w {
 		l.dispatch(now)
 	}
@@ -155,13 +157,13 @@ func (l *Limiter) limitError(t turn, now bucket.Instant, ended error) *LimitErro
 
 // join puts w in line and takeOut takes it out; quit does that for good. The
 // limiter is locked. join returns the instant from which on w waits.
-func (l *Limiter) join(w *waiter, key callerKey, weight float64, now bucket.Instant) (came bucket.Instant) {
+func (l *Limiter) join(w *waiter, key callerKey, cost tag, now bucket.Instant) (came bucket.Instant) {
 	came = w.readLedger(now)
 	if w.lane.line.Len() == 0 {
 		l.active = append(l.active, w.lane)
 		w.lane.went = true
 	}
-	l.enter(w, key, weight)
+	l.enter(w, key, cost)
 	l.unsorted = l.unsorted || w.index == 0 && w.queue.index == 0
 	l.waiting[key.priority]++
 	w.lane.waiting[key.priority]++
