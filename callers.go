@@ -135,13 +135,13 @@ func (l *Limiter) order(n int) []*waiter {
 		return nil
 	}
 	type place struct {
-		w   *waiter
-		tag float64 // beyond virtual time
+		w  *waiter
+		at tag // beyond virtual time
 	}
 	var places []place
-	put := func(waiters []*waiter, tag, weight float64) {
+	put := func(waiters []*waiter, at, cost tag) {
 		for i, w := range waiters {
-			places = append(places, place{w, tag + float64(i)/weight})
+			places = append(places, place{w, at + tag(i)*cost})
 		}
 	}
 	shared := map[*queue][]*waiter{} // by one of the caller's queues
@@ -150,7 +150,7 @@ func (l *Limiter) order(n int) []*waiter {
 		for _, q := range ln.line.queues {
 			p := q.key.priority
 			if ln.line.alone {
-				put(q.waiters.first(n), ln.served.start(p, q.had)-ln.served.virtual[p], q.standing.weight)
+				put(q.waiters.first(n), ln.served.start(p, q.had)-ln.served.virtual[p], q.standing.cost)
 				continue
 			}
 			if of[q.standing] == nil {
@@ -162,11 +162,11 @@ func (l *Limiter) order(n int) []*waiter {
 	for q, waiters := range shared {
 		slices.SortFunc(waiters, func(a, b *waiter) int { return cmp.Compare(a.arrival, b.arrival) })
 		p := q.key.priority
-		put(waiters, l.served.start(p, q.standing.tag)-l.served.virtual[p], q.standing.weight)
+		put(waiters, l.served.start(p, q.standing.tag)-l.served.virtual[p], q.standing.cost)
 	}
 	slices.SortFunc(places, func(a, b place) int {
 		return cmp.Or(cmp.Compare(a.w.queue.key.priority, b.w.queue.key.priority),
-			cmp.Compare(a.tag, b.tag), cmp.Compare(a.w.arrival, b.w.arrival))
+			cmp.Compare(a.at, b.at), cmp.Compare(a.w.arrival, b.w.arrival))
 	})
 	list := make([]*waiter, 0, min(n, len(places)))
 	for _, p := range places[:min(n, len(places))] {

@@ -28,3 +28,15 @@ func Accounts(l *Limiter) int {
 	defer l.mu.Unlock()
 	return len(l.accounts)
 }
+
+// Standings returns of how many callers is kept what they had, in the limiter
+// and in its lanes.
+func Standings(l *Limiter) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.standings)
+	for _, ln := range l.lanes {
+		n += len(ln.queues)
+	}
+	return n
+}

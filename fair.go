@@ -22,32 +22,38 @@ func weightOf(w float64) float64 {
 	return min(max(w, leastWeight), mostWeight)
 }
 
-// served is the virtual time of fair queueing by start tags (SFQ): each permit
-// costs a caller 1/weight, and the caller with the lowest tag is next. Virtual
-// time is the tag at which the latest permit began, for each priority: who has
-// less than that has not saved it up.
+// tag is a point in virtual time, which passes as permits are granted: one costs
+// a caller turnCost, if its weight is 1. Whole numbers add up to the same in any
+// order; these last for 90 years at 30,000 permits a second, and for 30 days of
+// that without a pause for callers who all have the least weight.
+type tag int64
+
+const turnCost tag = 1e5
+
+// cost returns what a permit costs a caller of that weight.
+func cost(weight float64) tag { return tag(math.Round(float64(turnCost) / weight)) }
+
+// served is what callers were served, by start-time fair queueing: the one with
+// the lowest tag is next. Virtual time is the tag at which the latest permit
+// began, for each priority: who has less than that has not saved it up.
 type served struct {
-	virtual [priorities]float64
-	highest float64 // tag
+	virtual [priorities]tag
+	highest tag
 }
 
-// start returns the tag at which a caller with that tag begins.
-func (s *served) start(p int8, tag float64) float64 { return max(tag, s.virtual[p]) }
+// start returns the tag at which a caller begins who has t.
+func (s *served) start(p int8, t tag) tag { return max(t, s.virtual[p]) }
 
-// serve charges one permit to a caller with that tag, and returns its next one.
-func (s *served) serve(p int8, tag, weight float64) float64 {
-	s.virtual[p] = s.start(p, tag)
-	tag = s.virtual[p] + 1/weight
-	s.highest = max(s.highest, tag)
-	return tag
+// serve charges one permit to a caller who has t, and returns its next tag.
+func (s *served) serve(p int8, t, cost tag) tag {
+	s.virtual[p] = s.start(p, t)
+	t = s.virtual[p] + cost
+	s.highest = max(s.highest, t)
+	return t
 }
 
-// idle says that nobody waits: nobody is ahead of anybody.
-func (s *served) idle() {
-	for p := range s.virtual {
-		s.virtual[p] = s.highest
-	}
-}
+// idle says that nobody of priority p waits: nobody is ahead of anybody.
+func (s *served) idle(p int8) { s.virtual[p] = s.highest }
 
 // callerKey is a caller among those of one priority.
 type callerKey struct {
@@ -59,8 +65,8 @@ type callerKey struct {
 // others of the same priority waited.
 type standing struct {
 	use     *callerUse
-	weight  float64
-	tag     float64
+	cost    tag // of a permit
+	tag     tag
 	waiting int // in any lane
 }
 
@@ -73,7 +79,7 @@ type queue struct {
 	// due is the standing's tag, had the tag in the lane alone, as they were
 	// when they were last looked at. Both only grow, so that the first of
 	// the lane is surely the first if its own are up to date.
-	due, had float64
+	due, had tag
 }
 
 // arrivals is a heap of waiters, the earliest first.
@@ -209,7 +215,7 @@ func (ln *lane) queue(key callerKey) *queue {
 }
 
 // enter puts w in line as a call of the caller. The limiter is locked.
-func (l *Limiter) enter(w *waiter, key callerKey, weight float64) {
+func (l *Limiter) enter(w *waiter, key callerKey, cost tag) {
 	ln := w.lane
 	q := ln.queue(key)
 	w.queue = q
@@ -217,8 +223,7 @@ func (l *Limiter) enter(w *waiter, key callerKey, weight float64) {
 		q.standing = l.standing(key)
 	}
 	st := q.standing
-	st.weight = weight
-	st.use.weight = weight
+	st.cost = cost
 	st.waiting++
 	st.use.waiting++
 	heap.Push(&q.waiters, w)
@@ -252,16 +257,16 @@ func (l *Limiter) exit(w *waiter) {
 func (l *Limiter) charge(ln *lane, q *queue) {
 	st := q.standing
 	st.use.granted++
-	st.tag = l.served.serve(q.key.priority, st.tag, st.weight)
-	q.had = ln.served.serve(q.key.priority, q.had, st.weight)
+	st.tag = l.served.serve(q.key.priority, st.tag, st.cost)
+	q.had = ln.served.serve(q.key.priority, q.had, st.cost)
 	q.due = st.tag
 }
 
 // payBack undoes charge for a permit that was not used. The limiter is locked.
 func (l *Limiter) payBack(ln *lane, q *queue) {
 	st := q.standing
-	st.tag = l.served.start(q.key.priority, st.tag-1/st.weight)
-	q.had = ln.served.start(q.key.priority, q.had-1/st.weight)
+	st.tag = l.served.start(q.key.priority, st.tag-st.cost)
+	q.had = ln.served.start(q.key.priority, q.had-st.cost)
 	if q.index >= 0 {
 		q.due = st.tag
 		heap.Fix(&ln.line, q.index)
@@ -289,35 +294,35 @@ type newcomer struct {
 	l      *Limiter
 	lane   *lane
 	key    callerKey
-	due    float64 // its tags, once the others of its caller have gone
-	had    float64
+	due    tag // its tags, once the others of its caller have gone
+	had    tag
 	before map[*standing]int // how many calls have a lower tag, less those counted
 }
 
-func (l *Limiter) newcomer(ln *lane, key callerKey, weight float64) *newcomer {
+func (l *Limiter) newcomer(ln *lane, key callerKey, cost tag) *newcomer {
 	n := &newcomer{l: l, lane: ln, key: key, before: map[*standing]int{}}
 	p := key.priority
-	var tag, had float64
+	var due, had tag
 	var waiting, here int
 	if st := l.standings[key]; st != nil {
-		tag, waiting = st.tag, st.waiting
+		due, waiting = st.tag, st.waiting
 	}
 	if q := ln.queues[key]; q != nil {
 		had, here = q.had, len(q.waiters)
 	}
-	n.due = l.served.start(p, tag) + float64(waiting)/weight
-	n.had = ln.served.start(p, had) + float64(here)/weight
+	n.due = l.served.start(p, due) + tag(waiting)*cost
+	n.had = ln.served.start(p, had) + tag(here)*cost
 	return n
 }
 
 // turns returns how many turns a caller whose next one begins at start gets
 // until one that begins at until. One that begins with it goes before it, for
 // it came earlier.
-func turns(start, until, weight float64) int {
+func turns(start, until, cost tag) int {
 	if start > until {
 		return 0
 	}
-	return int(min((until-start)*weight+1e-9, 1e9)) + 1
+	return int((until-start)/cost) + 1
 }
 
 // ahead returns how many of those who wait in ln go before n, and how many of
@@ -331,12 +336,12 @@ func (n *newcomer) ahead(ln *lane) (all, bulk int) {
 			continue
 		case q.key.priority < p || q.key == n.key:
 		case ln == n.lane && ln.line.alone:
-			count = min(count, turns(ln.served.start(p, q.had), n.had, q.standing.weight))
+			count = min(count, turns(ln.served.start(p, q.had), n.had, q.standing.cost))
 		default:
 			st := q.standing
 			left, ok := n.before[st]
 			if !ok {
-				left = turns(n.l.served.start(p, st.tag), n.due, st.weight)
+				left = turns(n.l.served.start(p, st.tag), n.due, st.cost)
 			}
 			count = min(count, left)
 			n.before[st] = left - count
@@ -354,12 +359,12 @@ func (n *newcomer) anew() { clear(n.before) }
 // exactTurn is turn, less those who stand in line and do not go before a
 // newcomer: callers who get their turns later, and those in other lanes who
 // can't go yet.
-func (l *Limiter) exactTurn(ln *lane, now bucket.Instant, key callerKey, weight float64) turn {
+func (l *Limiter) exactTurn(ln *lane, now bucket.Instant, key callerKey, cost tag) turn {
 	type rival struct {
 		lane  *lane
 		ready bucket.Instant
 	}
-	n := l.newcomer(ln, key, weight)
+	n := l.newcomer(ln, key, cost)
 	latest := turn{at: now, by: ln.accounts[0]}
 	for _, a := range ln.accounts {
 		n.anew()

@@ -192,11 +192,11 @@ func (l *Limiter) regroup(t string, now bucket.Instant) {
 }
 
 func (l *Limiter) move(w *waiter, to *lane, now bucket.Instant) {
-	from, key, weight := w.lane, w.queue.key, w.queue.standing.weight
+	from, key, cost := w.lane, w.queue.key, w.queue.standing.cost
 	l.takeOut(w, now)
 	before := slices.Clone(w.parts)
 	w.lane = to
-	l.join(w, key, weight, now)
+	l.join(w, key, cost, now)
 	for i, part := range before {
 		at := -1
 		if i < len(from.accounts) {

@@ -46,8 +46,9 @@ func TestManyLanes(t *testing.T) {
 				headgate.Limit{Name: "path", Per: headgate.PerPath, Match: "/p/", Max: 5, Window: time.Second})
 			var wg sync.WaitGroup
 			start := time.Now()
+			disturb(l, r, seed)
 			for range 300 {
-				ask := headgate.Ask{Priority: r.IntN(8) - 3, Token: fmt.Sprint(r.IntN(3)), Path: []string{"/p/a", "/q", "/p/b"}[r.IntN(3)]}
+				ask := headgate.Ask{Caller: fmt.Sprint(r.IntN(4)), Weight: 4 * r.Float64(), Priority: r.IntN(8) - 3, Token: fmt.Sprint(r.IntN(3)), Path: []string{"/p/a", "/q", "/p/b"}[r.IntN(3)]}
 				patience := time.Duration(r.IntN(20_000)) * time.Millisecond
 				comes, takes := time.Duration(r.IntN(3000))*time.Millisecond, time.Duration(r.IntN(500))*time.Millisecond
 				kind := r.IntN(10)
@@ -85,6 +86,14 @@ func TestManyLanes(t *testing.T) {
 			wg.Wait()
 			if n := headgate.Waiting(l); n != 0 || time.Since(start) > 5*time.Minute {
 				t.Errorf("seed %d: %d are left in line after %v", seed, n, time.Since(start))
+			}
+			for _, u := range l.Callers() {
+				if u.Waiting != 0 {
+					t.Errorf("seed %d: %+v", seed, u)
+				}
+			}
+			if line := l.Line(10); len(line) != 0 {
+				t.Errorf("seed %d: %+v", seed, line)
 			}
 		})
 	}

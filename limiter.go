@@ -61,7 +61,8 @@ type Limiter struct {
 	unsorted bool
 	goes     []bucket.Instant // scratch space of choose
 	arrivals uint64
-	served   served // by the limiter, to those who waited
+	waiting  [priorities]int // how many are in line, by priority
+	served   served          // by the limiter, to those who waited
 	// What callers have had lately, and how many of them make it worth to
 	// look for those of no more interest.
 	standings     map[callerKey]*standing

@@ -46,6 +46,7 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 		maxGate: ask.MaxRetryAfter,
 	}
 	key, weight := callerKey{ask.level(), ask.Caller}, weightOf(ask.Weight)
+	cost := cost(weight)
 	if deadline, ok := ctx.Deadline(); ok {
 		w.latest = deadline.Sub(l.epoch)
 	}
@@ -55,7 +56,7 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 	}
 	t := l.turn(ln, now, key.priority)
 	if w.late(t, now) && len(l.active) > 0 {
-		t = l.exactTurn(ln, now, key, weight)
+		t = l.exactTurn(ln, now, key, cost)
 	}
 	if l.shut {
 		return nil, l.limitError(t, now, ErrShut)
@@ -64,7 +65,8 @@ func (l *Limiter) queue(ctx context.Context, ask *Ask, ln *lane, now bucket.Inst
 		return nil, l.limitError(t, now, err)
 	}
 	l.arrivals++
-	w.came = l.join(w, key, weight, now)
+	w.came = l.join(w, key, cost, now)
+	w.queue.standing.use.weight = weight
 	if l.first(ln).waiters[0] == w {
 		l.dispatch(now)
 	}
@@ -158,14 +160,15 @@ func (l *Limiter) limitError(t turn, now bucket.Instant, ended error) *LimitErro
 
 // join puts w in line and takeOut takes it out; quit does that for good. The
 // limiter is locked. join returns the instant from which on w waits.
-func (l *Limiter) join(w *waiter, key callerKey, weight float64, now bucket.Instant) (came bucket.Instant) {
+func (l *Limiter) join(w *waiter, key callerKey, cost tag, now bucket.Instant) (came bucket.Instant) {
 	came = w.readLedger(now)
 	if w.lane.line.Len() == 0 {
 		l.active = append(l.active, w.lane)
 		w.lane.went = true
 	}
-	l.enter(w, key, weight)
+	l.enter(w, key, cost)
 	l.unsorted = l.unsorted || w.index == 0 && w.queue.index == 0
+	l.waiting[key.priority]++
 	w.lane.waiting[key.priority]++
 	for _, a := range w.lane.accounts {
 		a.waiting[key.priority]++
@@ -190,13 +193,14 @@ func (l *Limiter) takeOut(w *waiter, now bucket.Instant) {
 	for _, a := range w.lane.accounts {
 		a.waiting[p]--
 	}
-	if w.lane.line.Len() > 0 {
-		return
+	if l.waiting[p]--; l.waiting[p] == 0 {
+		l.served.idle(p)
 	}
-	w.lane.served.idle()
-	l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
-	if len(l.active) == 0 {
-		l.served.idle()
+	if w.lane.waiting[p] == 0 {
+		w.lane.served.idle(p)
+	}
+	if w.lane.line.Len() == 0 {
+		l.active = slices.DeleteFunc(l.active, func(ln *lane) bool { return ln == w.lane })
 	}
 }
 

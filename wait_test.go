@@ -200,6 +200,23 @@ func TestCallsCountTheWaitsInVain(t *testing.T) {
 	})
 }
 
+// disturb keeps a share of l for the urgent, and pauses it, now and then in half
+// a minute, unless seed is even.
+func disturb(l *headgate.Limiter, r *rand.Rand, seed uint64) {
+	if seed%2 == 0 {
+		return
+	}
+	for range 6 {
+		at := func() time.Duration { return time.Duration(r.IntN(30_000)) * ms }
+		share, urgent := r.Float64(), r.IntN(8)-3
+		time.AfterFunc(at(), func() { l.Reserve(share, urgent) })
+		time.AfterFunc(at(), l.Pause)
+		time.AfterFunc(at(), l.Resume)
+	}
+	time.AfterFunc(31*time.Second, func() { l.Reserve(0, 0) })
+	time.AfterFunc(32*time.Second, l.Resume)
+}
+
 // Whatever holds them up, the parts of a wait are the whole of it: what the
 // caller, the observer and the call's own tally are told.
 func TestPartsAddUp(t *testing.T) {
@@ -214,7 +231,7 @@ func TestPartsAddUp(t *testing.T) {
 				var sum time.Duration
 				for _, p := range parts {
 					sum += p.Total()
-					if p.Empty < 0 || p.RetryAfter < 0 || p.Total() == 0 || p.Limit == "" {
+					if min(p.Empty, p.RetryAfter, p.Reserved, p.Paused) < 0 || p.Total() == 0 || p.Limit == "" {
 						t.Errorf("seed %d: %s: part %+v", seed, what, p)
 					}
 				}
@@ -236,8 +253,9 @@ func TestPartsAddUp(t *testing.T) {
 				},
 			})
 			var wg sync.WaitGroup
+			disturb(l, r, seed)
 			for range 300 {
-				ask := headgate.Ask{Priority: r.IntN(8) - 3, Token: fmt.Sprint(r.IntN(3)), Path: []string{"/p/a", "/q", "/p/b", "/r"}[r.IntN(4)]}
+				ask := headgate.Ask{Caller: fmt.Sprint(r.IntN(4)), Weight: 4 * r.Float64(), Priority: r.IntN(8) - 3, Token: fmt.Sprint(r.IntN(3)), Path: []string{"/p/a", "/q", "/p/b", "/r"}[r.IntN(4)]}
 				patience := time.Duration(r.IntN(20_000)) * ms
 				comes, takes := time.Duration(r.IntN(3000))*ms, time.Duration(r.IntN(500))*ms
 				kind, name := r.IntN(10), []string{"token", "path", "org", ""}[r.IntN(4)]
