@@ -26,6 +26,11 @@ type attempt struct {
 	over    bool          // the Sender returned
 	left    bool
 	err     error // what leave returned
+	// withdrawn: it was cancelled before leave was called.
+	withdrawn bool
+
+	done chan struct{} // closed when it is recorded
+	last finish        // what became of it; set before done is closed
 }
 
 // attemptContext shows its deadline only until the attempt leaves, so that
@@ -48,7 +53,7 @@ func (c *attemptContext) Deadline() (time.Time, bool) {
 }
 
 func (r *run) attempt(x Execution) *attempt {
-	a := &attempt{r: r, x: x}
+	a := &attempt{r: r, x: x, done: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(r.do)
 	a.ctx, a.cancel = &attemptContext{Context: ctx}, cancel
 	a.untie = context.AfterFunc(r.take, func() { cancel(errStopped) })
@@ -103,6 +108,7 @@ func (a *attempt) depart() (x Execution, left bool, err error) {
 	case a.ctx.Err() != nil: // do ended
 		return x, false, context.Cause(a.ctx)
 	}
+	a.r.well(&a.r.d.sending)
 	a.ctx.mu.Lock()
 	a.ctx.until = time.Time{}
 	a.ctx.mu.Unlock()
@@ -118,6 +124,7 @@ func (a *attempt) depart() (x Execution, left bool, err error) {
 	if err := a.r.d.Store.Update(ctx, u); err != nil {
 		return x, false, fmt.Errorf("recording that execution %d is sent: %w", x.ID, err)
 	}
+	a.r.well(&a.r.d.recording)
 	x.State, x.Tally.Sent = Sent, u.Tally.Sent
 	x.Revision++
 	return x, true, nil
@@ -138,23 +145,34 @@ func (a *attempt) end() {
 	}
 }
 
-// work makes one attempt of x and records it.
-func (r *run) work(x Execution) finish {
+// work makes one attempt and records it.
+func (r *run) work(a *attempt) finish {
+	defer a.cancel(nil)
+	x := a.x
+	if a.isWithdrawn() {
+		a.end()
+		return r.recordWithdrawn(x)
+	}
 	if x.expires() && !time.Now().Before(x.Deadline) {
+		a.end()
 		return r.record(x, expiry(x, time.Now()))
 	}
-	a := r.attempt(x)
-	defer a.cancel(nil)
 	given := x
 	given.Tally.Waits = maps.Clone(x.Tally.Waits)
 	step, err := r.d.Send(a.ctx, given, a.leave)
 	a.end()
 
 	x, left := a.x, a.left
+	legal := step.To == Queued || step.To.Ended() && step.To <= Unknown
 	switch {
+	case a.withdrawn && (err != nil || a.err != nil || !step.To.Ended()):
+		return r.recordWithdrawn(x)
 	case a.err != nil:
 		return r.stay(x, a.err)
-	case err == nil && (step.To == Queued || step.To.Ended() && step.To <= Unknown):
+	case err == nil && legal:
+		if left || step.To == Queued {
+			r.well(&r.d.sending)
+		}
 		return r.record(x, step)
 	case err == nil:
 		err = fmt.Errorf("the Sender's step of execution %d leads to %v", x.ID, step.To)
@@ -167,13 +185,14 @@ func (r *run) work(x Execution) finish {
 		case x.expires() && !time.Now().Before(x.Deadline):
 			err = errDeadline // the Sender's own timer was quicker than ours
 		default:
-			r.fail(fmt.Errorf("sending: %w", err))
+			r.met(&r.d.sending, fmt.Errorf("sending: %w", err))
+			return r.handBack(x)
 		}
 		return r.stay(x, err)
 	}
 	// It left, and the Sender does not say what came of it.
 	if a.ctx.Err() == nil {
-		r.fail(fmt.Errorf("sending: %w", err))
+		r.met(&r.d.sending, fmt.Errorf("sending: %w", err))
 	}
 	u := unanswered(x.update(Queued), x.delivery(r.d.Delivery), time.Now(), "sent, and no answer: "+err.Error())
 	return r.record(x, Step{
@@ -189,12 +208,25 @@ func (r *run) stay(x Execution, err error) finish {
 	case errors.Is(err, ErrStale):
 		// Somebody else decided about it; it is not ours to hand back.
 		r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
-		return finish{}
+		return finish{err: err}
 	}
 	if r.take.Err() == nil && r.do.Err() == nil {
-		r.fail(err) // leave failed: the store's error
+		r.met(&r.d.recording, err) // leave failed: the store's error
 	}
 	return r.handBack(x)
+}
+
+// isWithdrawn reports whether the attempt was cancelled before it began.
+func (a *attempt) isWithdrawn() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.withdrawn
+}
+
+func (r *run) recordWithdrawn(x Execution) finish {
+	f := r.record(x, x.cancellation())
+	f.withdrawn = true
+	return f
 }
 
 // handBack queues x again as it was.
@@ -208,10 +240,13 @@ func (r *run) handBack(x Execution) finish {
 		u.Revision++
 		err = r.update(u)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrStale):
+		r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
+	case err != nil:
 		r.fail(fmt.Errorf("handing execution %d back: %w", x.ID, err))
 	}
-	return finish{queued: err == nil, due: x.Due}
+	return finish{queued: err == nil, due: x.Due, x: x, err: err}
 }
 
 // expiry is the step of an execution whose deadline passes before it is sent
@@ -257,28 +292,41 @@ func (r *run) record(x Execution, step Step) finish {
 		if errors.Is(err, ErrStale) {
 			r.log.Warn("execution was changed by someone else", "id", x.ID, "err", err)
 		} else {
-			r.fail(fmt.Errorf("recording execution %d as %v: %w", x.ID, step.To, err))
+			err = fmt.Errorf("recording execution %d as %v: %w", x.ID, step.To, err)
+			r.fail(err)
 		}
-		return finish{}
+		return finish{err: err}
 	}
+	x = step.applied(x, now)
 	if r.d.Observe != nil {
-		r.d.Observe(step.applied(x, now), step)
+		r.d.Observe(x, step)
 	}
-	return finish{queued: step.To == Queued, due: step.Due}
+	return finish{queued: step.To == Queued, due: step.Due, x: x}
 }
 
-// update makes u durable. On a full disk it tries again until the bound:
-// what happened must not be forgotten for the lack of a kilobyte.
+// update makes u durable. On a full disk it tries again until the bound, and
+// with Endure whatever the store's error is: what happened must not be forgotten
+// for the lack of a kilobyte.
 func (r *run) update(u Update) error {
-	ctx, cancel := r.recording()
+	ctx, cancel := r.patience()
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := r.d.Store.Update(ctx, u)
-		if !errors.Is(err, ErrFull) {
+		err := r.updateOnce(ctx, u)
+		switch {
+		case err == nil:
+			r.well(&r.d.recording)
+			return nil
+		case errors.Is(err, ErrStale):
+			r.well(&r.d.recording)
+			if pause > 50*time.Millisecond && r.isMade(ctx, u) {
+				return nil
+			}
+			return err
+		case errors.Is(err, ErrIllegal), errors.Is(err, ErrClosed), !r.d.Endure && !errors.Is(err, ErrFull):
 			return err
 		}
 		// Nothing more is started that might not be recorded.
-		r.fail(err)
+		r.met(&r.d.recording, err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -287,4 +335,18 @@ func (r *run) update(u Update) error {
 			return err
 		}
 	}
+}
+
+// updateOnce tries it within its bound, be the patience longer or not.
+func (r *run) updateOnce(ctx context.Context, u Update) error {
+	ctx, cancel := context.WithTimeout(ctx, r.within)
+	defer cancel()
+	return r.d.Store.Update(ctx, u)
+}
+
+// isMade reports whether an update that the store has called stale was made by
+// an earlier try, whose answer was lost.
+func (r *run) isMade(ctx context.Context, u Update) bool {
+	x, err := r.d.Store.Get(ctx, u.ID)
+	return err == nil && x.State == u.To && x.Revision == u.Revision+1
 }

@@ -70,6 +70,7 @@ func BenchmarkInsert(b *testing.B) {
 			s := bencher(b, c.opt)
 			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
+			before := cpuTime()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					if err := s.Add(context.Background(), []queue.Execution{benchExecution()}); err != nil {
@@ -79,6 +80,7 @@ func BenchmarkInsert(b *testing.B) {
 				}
 			})
 			perSecond(b, b.N, "inserts")
+			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/headgate/headgate/internal/queue"
@@ -248,6 +249,10 @@ func (w *writer) loop() {
 				break
 			}
 			w.batch(ops)
+			// Those that were let go may have more to do: with them the
+			// next transaction is as large as it can be. When nobody else
+			// is about to run, this is nothing.
+			runtime.Gosched()
 		}
 	}
 }

@@ -291,19 +291,20 @@ func testPruneWhileWriting(t *testing.T, open Opener) {
 	pruned := 0
 	var pruner sync.WaitGroup
 	pruner.Go(func() {
-		for {
+		for over := false; ; {
+			select {
+			case <-quit:
+				over = true
+			default:
+			}
 			n, err := s.Prune(t.Context(), t0.Add(1), 7)
 			if err != nil {
 				t.Errorf("Prune: %v", err)
 				return
 			}
 			pruned += n
-			select {
-			case <-quit:
-				if n < 7 {
-					return
-				}
-			default:
+			if over && n < 7 {
+				return
 			}
 		}
 	})

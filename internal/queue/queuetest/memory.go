@@ -144,7 +144,10 @@ func (m *Memory) claim(ctx context.Context, now time.Time, n int, wanted func(qu
 		}
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, err // made or not, the caller hears nothing of it
+	}
+	return out, nil
 }
 
 func (m *Memory) Update(ctx context.Context, u queue.Update) error {
