@@ -12,6 +12,9 @@ import (
 // other is the label of all names beyond the bound of their set.
 const other = "other"
 
+// none is the label of the empty name: to Prometheus, an empty label is none.
+const none = "none"
+
 // maxName is how many bytes of a name a label may have.
 const maxName = 128
 
@@ -34,6 +37,9 @@ func newNames[T any](limit int, make func(string) T) *names[T] {
 
 // get returns what was made for name, or for all others.
 func (n *names[T]) get(name string) T {
+	if name == "" {
+		name = none
+	}
 	known := *n.known.Load()
 	if v, ok := known[name]; ok {
 		return v

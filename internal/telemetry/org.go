@@ -239,9 +239,6 @@ func classOf(status int) int {
 // Urgency is 0, the most urgent, to 7; what is beyond counts as the end that it
 // is beyond.
 func (o *Org) Wait(cause string, urgency int, d time.Duration) {
-	if cause == "" {
-		cause = "none"
-	}
 	m := o.limits.get(cause)
 	u := max(0, min(urgency, urgencies-1))
 	m.waits[u].observe(d.Seconds(), func() prometheus.Observer {

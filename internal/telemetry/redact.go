@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strings"
 )
 
 // secret is what looks like a bearer token, Basic credentials or a key of the
@@ -16,7 +17,29 @@ var secret = regexp.MustCompile(`(?i)((?:bearer|basic)(?:[\s"'\\:=+,\[(]|%20|%22
 // mask is what stands for a secret.
 const mask = "[masked]"
 
-func hasSecret(s string) bool { return secret.MatchString(s) }
+func hasSecret(s string) bool { return mayHold(s) && secret.MatchString(s) }
+
+// mayHold reports whether s has what every secret begins with. It is quick,
+// because nearly every line of a log ends here.
+func mayHold(s string) bool {
+	for i := range len(s) {
+		switch s[i] | 0x20 { // in lower case, if it is a letter
+		case 'b':
+			if hasPrefixFold(s[i:], "bearer") || hasPrefixFold(s[i:], "basic") {
+				return true
+			}
+		case 'h':
+			if hasPrefixFold(s[i:], "hg_") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
 
 func masked(s string) string {
 	if !hasSecret(s) {

@@ -129,7 +129,9 @@ func (o OrgState) collect(ch chan<- prometheus.Metric, org string) {
 func boundedCallers(callers map[string]int64) map[string]int64 {
 	bounded := map[string]int64{}
 	for _, name := range slices.Sorted(maps.Keys(callers)) {
-		if len(bounded) >= maxCallers || !printable(name) {
+		if name == "" {
+			bounded[none] += callers[name]
+		} else if len(bounded) >= maxCallers || !printable(name) {
 			bounded[other] += callers[name]
 		} else {
 			bounded[name] += callers[name]

@@ -1,11 +1,11 @@
 package telemetry
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 
@@ -37,15 +37,22 @@ type Tracer struct {
 //
 // An endpoint that is away harms no call: spans are dropped when too many wait.
 func Tracing(ctx context.Context, version string, env func(string) string) (*Tracer, func(context.Context) error, error) {
-	url := endpoint(env)
-	if url == "" {
+	name, address := endpoint(env)
+	if address == "" {
 		return nil, func(context.Context) error { return nil }, nil
 	}
-	protocol := cmp.Or(env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), env("OTEL_EXPORTER_OTLP_PROTOCOL"), "http/protobuf")
-	if protocol != "http/protobuf" {
-		return nil, nil, fmt.Errorf("tracing: OTEL_EXPORTER_OTLP_PROTOCOL is %q: only http/protobuf is spoken", protocol)
+	if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, nil, fmt.Errorf("tracing: %s is not an http or https URL", name) // it may hold a password
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(url))
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
+		if protocol := env(name); protocol != "" {
+			if protocol != "http/protobuf" {
+				return nil, nil, fmt.Errorf("tracing: %s is %q: only http/protobuf is spoken", name, protocol)
+			}
+			break
+		}
+	}
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(address))
 	if err != nil {
 		return nil, nil, fmt.Errorf("tracing: opening the exporter: %w", err)
 	}
@@ -64,18 +71,20 @@ func Tracing(ctx context.Context, version string, env func(string) string) (*Tra
 	return t, provider.Shutdown, nil
 }
 
-// endpoint returns where traces go, "" for nowhere.
-func endpoint(env func(string) string) string {
+// endpoint returns where traces go, "" for nowhere, and the variable that says
+// so.
+func endpoint(env func(string) string) (name, address string) {
 	if strings.EqualFold(env("OTEL_SDK_DISABLED"), "true") || strings.EqualFold(env("OTEL_TRACES_EXPORTER"), "none") {
-		return ""
+		return "", ""
 	}
-	if url := env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"); url != "" {
-		return url
+	const traces, all = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
+	if address = env(traces); address != "" {
+		return traces, address
 	}
-	if url := env("OTEL_EXPORTER_OTLP_ENDPOINT"); url != "" {
-		return strings.TrimSuffix(url, "/") + "/v1/traces"
+	if address = env(all); address != "" {
+		return all, strings.TrimSuffix(address, "/") + "/v1/traces"
 	}
-	return ""
+	return "", ""
 }
 
 // LogTo says where it is told that traces could not be sent. Nil, and before:
