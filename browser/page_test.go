@@ -318,7 +318,7 @@ func TestPauseByKeyboard(t *testing.T) {
 	b := browse(t, gateway(t, s), 1280, 900, "light")
 	b.until(`document.querySelectorAll('#org-list li').length === 14`)
 	b.do(chromedp.Evaluate[chromedp.Void](`void document.activeElement.blur()`))
-	b.tabTo(`document.activeElement.textContent.includes(` + js(acme) + `)`)
+	b.tabTo(`document.activeElement.matches('#org-list a') && document.activeElement.textContent.includes(` + js(acme) + `)`)
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.until(open)
 	b.tabTo(`document.activeElement.id === 'pause'`)

@@ -19,7 +19,8 @@ const now = () => page.overview?.at ?? 0;
 // ---- which org is open: it stands in the address, as #/name
 
 function named() {
-	if (!location.hash.startsWith('#/')) return page.org ?? '';
+	if (location.hash === '') return '';
+	if (!location.hash.startsWith('#/')) return page.org ?? ''; // a jump within the page
 	try {
 		return decodeURIComponent(location.hash.slice(2));
 	} catch {
@@ -48,9 +49,7 @@ function open(org) {
 	stream.open(org);
 }
 
-window.addEventListener('hashchange', () => {
-	if (location.hash.startsWith('#/') || location.hash === '') open(named());
-});
+window.addEventListener('hashchange', () => open(named()));
 
 // ---- the list of orgs
 
