@@ -479,6 +479,20 @@ func TestLooks(t *testing.T) {
 	}
 }
 
+// The picture of docs/gateway.md, when pictures are asked for.
+func TestPicture(t *testing.T) {
+	if *pictures == "" {
+		t.Skip("no -pictures")
+	}
+	s := scriptWith("web-chat")
+	s.every = 90
+	b := browse(t, gateway(t, s)+"#/"+url.PathEscape(acme), 1280, 860, "light")
+	b.until(open + ` && +document.querySelector('.plot').dataset.points > 350 && document.querySelectorAll('#waiting li').length > 40`)
+	b.until(`+document.querySelector('#f-held').textContent < 400`)
+	s.stand(true)
+	b.picture("gateway-page")
+}
+
 // fits says whether anything reaches beyond the width of the window.
 func (b *tab) fits() {
 	b.t.Helper()

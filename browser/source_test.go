@@ -18,6 +18,7 @@ type script struct {
 	mu      sync.Mutex
 	now     time.Time
 	tick    int
+	callers []string
 	orgs    []dashboard.Org
 	busy    int      // index of the org that has the bucket
 	level   float64  // of the bucket
@@ -61,7 +62,7 @@ func (s *script) workLocked(o *dashboard.Org) {
 	// A trickle, so that it never stands quite still.
 	trickle := 9 + int(6*math.Sin(float64(s.tick)/7))
 	for i := range trickle {
-		s.waiting = append(s.waiting, held{callerNames[i%3], paths[i%len(paths)], s.now, 3})
+		s.waiting = append(s.waiting, held{s.callers[i%3], paths[i%len(paths)], s.now, 3})
 	}
 	goes := len(s.waiting)
 	if o.Paused {
@@ -75,7 +76,7 @@ func (s *script) workLocked(o *dashboard.Org) {
 	}
 	o.Callers = slices.Clone(o.Callers)
 	for _, w := range s.waiting[:goes] {
-		o.Callers[slices.Index(callerNames, w.caller)].Sent++
+		o.Callers[slices.Index(s.callers, w.caller)].Sent++
 	}
 	s.waiting = s.waiting[goes:]
 	if o.Queue.Queued > 0 && !o.Paused {
@@ -125,8 +126,8 @@ func (s *script) burst(n int) {
 
 func (s *script) burstLocked(n int) {
 	for i := range n {
-		who := i % 7 % len(callerNames)
-		s.waiting = append(s.waiting, held{callerNames[who], paths[i%len(paths)], s.now, 1 + 2*who})
+		who := i % 7 % len(s.callers)
+		s.waiting = append(s.waiting, held{s.callers[who], paths[i%len(paths)], s.now, 1 + 2*who})
 	}
 	slices.SortStableFunc(s.waiting, func(a, b held) int { return a.priority - b.priority })
 }
@@ -182,14 +183,11 @@ func (s *script) did() []string {
 	return done
 }
 
-var (
-	callerNames = []string{"contact-form", "crm-sync", "nightly-import", hostile}
-	paths       = []string{
-		"/api/v2/flows/executions",
-		"/api/v2/architect/flows/6f2b1c1e-7c0a-4b0e-9b4d-2a3f5c8e1d90/execute",
-		"/api/v2/conversations/messages/inbound/open",
-	}
-)
+var paths = []string{
+	"/api/v2/flows/executions",
+	"/api/v2/architect/flows/6f2b1c1e-7c0a-4b0e-9b4d-2a3f5c8e1d90/execute",
+	"/api/v2/conversations/messages/inbound/open",
+}
 
 // hostile is a text from the network that would like to be a script.
 const hostile = `<img src=x onerror="document.title='pwned'">`
@@ -197,8 +195,11 @@ const hostile = `<img src=x onerror="document.title='pwned'">`
 // acme is the busy org of the script.
 const acme = "acme emea / prod 100%"
 
-func newScript() *script {
-	s := &script{now: time.Date(2026, 3, 4, 9, 50, 0, 0, time.UTC), level: capacity}
+func newScript() *script { return scriptWith(hostile) }
+
+// scriptWith has a fourth caller of that name.
+func scriptWith(caller string) *script {
+	s := &script{callers: []string{"contact-form", "crm-sync", "nightly-import", caller}, now: time.Date(2026, 3, 4, 9, 50, 0, 0, time.UTC), level: capacity}
 	busy := dashboard.Org{
 		Name: acme,
 		Peak: "peak hours until 12:00: 30 % kept for urgent calls",
@@ -214,23 +215,23 @@ func newScript() *script {
 		},
 		Queue: dashboard.Queue{Queued: 4312, Done: 128_408, Failed: 17, Expired: 2, Oldest: 94 * time.Second, Estimate: 86 * time.Second},
 		Callers: []dashboard.Caller{
-			{Name: callerNames[0], Weight: 3},
-			{Name: callerNames[1], Weight: 1},
-			{Name: callerNames[2], Weight: 1, Queued: 4312},
-			{Name: callerNames[3], Weight: 1},
+			{Name: s.callers[0], Weight: 3},
+			{Name: s.callers[1], Weight: 1},
+			{Name: s.callers[2], Weight: 1, Queued: 4312},
+			{Name: s.callers[3], Weight: 1},
 		},
 	}
 	for i := range 4 {
 		busy.Unknown = append(busy.Unknown, dashboard.Execution{
-			ID: fmt.Sprintf("unknown-%d", i), Caller: callerNames[(i+2)%4], Method: "POST", Path: paths[i%2],
-			Reason: []string{"the connection was reset before the answer", "504 Gateway Timeout", "headgate was killed while it was sent", hostile}[i],
+			ID: fmt.Sprintf("unknown-%d", i), Caller: s.callers[(i+2)%4], Method: "POST", Path: paths[i%2],
+			Reason: []string{"the connection was reset before the answer", "504 Gateway Timeout", "headgate was killed while it was sent", caller}[i],
 			At:     s.now.Add(time.Duration(i) * time.Minute), Attempts: 1 + i%2,
 		})
 	}
 	busy.Queue.Unknown = int64(len(busy.Unknown))
 	for i := range 6 {
 		busy.Queued = append(busy.Queued, dashboard.Execution{
-			ID: fmt.Sprintf("queued-%d", i), Caller: callerNames[2], Method: "POST", Path: paths[1],
+			ID: fmt.Sprintf("queued-%d", i), Caller: s.callers[2], Method: "POST", Path: paths[1],
 			At: s.now.Add(time.Duration(i) * time.Second), Expected: s.now.Add(time.Hour),
 		})
 	}

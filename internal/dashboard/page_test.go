@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,10 +138,10 @@ func parse(t *testing.T, text string) []sse {
 		t.Fatalf("the last event is not ended: %q", text[max(0, len(text)-80):])
 	}
 	var events []sse
-	for _, block := range strings.Split(strings.TrimSuffix(text, "\n\n"), "\n\n") {
+	for block := range strings.SplitSeq(strings.TrimSuffix(text, "\n\n"), "\n\n") {
 		var e sse
 		var data []string
-		for _, line := range strings.Split(block, "\n") {
+		for line := range strings.SplitSeq(block, "\n") {
 			field, value, _ := strings.Cut(line, ": ")
 			switch field {
 			case "event":
@@ -635,7 +636,7 @@ func TestAssets(t *testing.T) {
 func TestPageIsWhole(t *testing.T) {
 	assets := loadAssets()
 	html := string(assets["index.html"].content)
-	for _, part := range strings.Split(html, `"`) {
+	for part := range strings.SplitSeq(html, `"`) {
 		if name, ok := strings.CutPrefix(part, "assets/"); ok && assets[name].content == nil {
 			t.Errorf("index.html loads %s, which is not there", part)
 		}
@@ -654,4 +655,56 @@ func TestPageIsWhole(t *testing.T) {
 	if licence, err := files.ReadFile("assets/uplot/LICENSE"); err != nil || !strings.Contains(string(licence), "MIT") {
 		t.Error("uPlot's licence is not beside it")
 	}
+}
+
+// The bounds that a server sets on ordinary answers do not end the stream, and
+// its end leaves the server free to shut down.
+func TestServersBounds(t *testing.T) {
+	p := newPage(t, Config{Source: &fake{}, Interval: 20 * time.Millisecond})
+	stop := run(t, p)
+	server := httptest.NewUnstartedServer(p.Handler())
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	server.Start()
+	defer server.Close()
+	r, err := server.Client().Get(server.URL + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	lines := bufio.NewScanner(r.Body)
+	views := 0
+	for views < 12 && lines.Scan() {
+		if lines.Text() == "event: view" {
+			views++
+		}
+	}
+	if views < 12 {
+		t.Fatalf("the stream ended after %d views: %v", views, lines.Err())
+	}
+	stop()
+	for lines.Scan() {
+	}
+	if err := lines.Err(); err != nil {
+		t.Errorf("the end of the stream: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := server.Config.Shutdown(ctx); err != nil {
+		t.Error("shutting down:", err)
+	}
+}
+
+// A writer that can't flush would leave the page waiting: that is said.
+func TestNoFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged strings.Builder
+		p := newPage(t, Config{Source: &fake{}, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+		stop := run(t, p)
+		synctest.Wait()
+		p.Handler().ServeHTTP(struct{ http.ResponseWriter }{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/events", nil))
+		if !strings.Contains(logged.String(), "can't flush") {
+			t.Errorf("logged: %s", logged.String())
+		}
+		stop()
+	})
 }
