@@ -137,7 +137,6 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 	defer p.leave(s)
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // the request is read; the server's bound on that would end the stream
 	for {
 		select {
 		case frame, ok := <-s.frames:
