@@ -2,13 +2,13 @@ module github.com/headgate/headgate/browser
 
 go 1.26.8
 
-require github.com/headgate/headgate v0.0.0
-
 require (
-	github.com/chromedp/cdproto v0.159.0 // indirect
-	github.com/chromedp/chromedp v0.23.0 // indirect
-	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+	github.com/headgate/headgate v0.0.0
 )
+
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 
 // The tests run against the code beside them.
 replace github.com/headgate/headgate => ../

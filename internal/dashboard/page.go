@@ -159,7 +159,7 @@ func (p *Page) stop() {
 	}
 }
 
-// find returns the org of that name in the view, or nil.
+// findLocked returns the org of that name in the view, or nil.
 func (p *Page) findLocked(name string) *Org {
 	orgs := first(p.view.Orgs, maxOrgs)
 	for i := range orgs {

@@ -15,7 +15,10 @@ const (
 	writeWithin = 10 * time.Second
 )
 
-var errClients = errors.New("too many browsers look at this page")
+var (
+	errClients = errors.New("too many browsers look at this page")
+	errStopped = errors.New("the gateway is stopping")
+)
 
 // stream is one browser's connection.
 type stream struct {
@@ -36,14 +39,12 @@ func (p *Page) join(org string) (*stream, error) {
 	}
 	s := &stream{org: org, frames: make(chan []byte, backlog)}
 	var b bytes.Buffer
-	event(&b, "history", encode(p.past(org)))
-	p.viewLocked(&b, encode(p.overview()), org)
+	event(&b, "history", encode(p.pastLocked(org)))
+	p.viewLocked(&b, encode(p.overviewLocked()), org)
 	s.frames <- b.Bytes()
 	p.streams[s] = struct{}{}
 	return s, nil
 }
-
-var errStopped = errors.New("the gateway is stopping")
 
 func (p *Page) leave(s *stream) {
 	p.mu.Lock()
@@ -71,7 +72,7 @@ func (p *Page) publishLocked() {
 	if len(p.streams) == 0 {
 		return
 	}
-	overview := encode(p.overview())
+	overview := encode(p.overviewLocked())
 	frames := map[string][]byte{}
 	for s := range p.streams {
 		frame, ok := frames[s.org]
@@ -94,7 +95,7 @@ func (p *Page) publishLocked() {
 func (p *Page) viewLocked(b *bytes.Buffer, overview []byte, org string) {
 	open := []byte("null")
 	if o := p.findLocked(org); o != nil {
-		open = encode(p.org(o))
+		open = encode(p.orgLocked(o))
 	}
 	event(b, "view", join(`{"overview":`, overview, `,`), join(`"org":`, open, `}`))
 }
@@ -136,7 +137,6 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 	defer p.leave(s)
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // the request is read; the server's bound on that would end the stream
 	for {
 		select {
 		case frame, ok := <-s.frames:
@@ -148,6 +148,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			if err := rc.Flush(); err != nil {
+				if errors.Is(err, http.ErrNotSupported) {
+					p.cfg.Logger.Error("the page gets no events: what stands in front of its handler can't flush")
+				}
 				return
 			}
 		case <-r.Context().Done():

@@ -143,7 +143,7 @@ func encode(v any) []byte {
 	return b
 }
 
-func (p *Page) overview() wireOverview {
+func (p *Page) overviewLocked() wireOverview {
 	w := wireOverview{
 		At:       millis(p.at),
 		Every:    p.cfg.Interval.Milliseconds(),
@@ -153,12 +153,12 @@ func (p *Page) overview() wireOverview {
 		Orgs:     make([]wireSummary, 0, len(p.view.Orgs)),
 	}
 	for _, o := range first(p.view.Orgs, maxOrgs) {
-		w.Orgs = append(w.Orgs, p.summary(&o))
+		w.Orgs = append(w.Orgs, p.summaryLocked(&o))
 	}
 	return w
 }
 
-func (p *Page) summary(o *Org) wireSummary {
+func (p *Page) summaryLocked(o *Org) wireSummary {
 	var closed time.Duration
 	for i := range o.Limits {
 		closed = max(closed, o.Limits[i].RetryAfter)
@@ -170,10 +170,10 @@ func (p *Page) summary(o *Org) wireSummary {
 	}
 }
 
-func (p *Page) org(o *Org) wireOrg {
+func (p *Page) orgLocked(o *Org) wireOrg {
 	q := o.Queue
 	w := wireOrg{
-		wireSummary: p.summary(o),
+		wireSummary: p.summaryLocked(o),
 		Queue: wireQueue{
 			Queued: q.Queued, Unknown: q.Unknown, Done: q.Done, Failed: q.Failed, Expired: q.Expired,
 			Oldest: q.Oldest.Milliseconds(), Estimate: q.Estimate.Milliseconds(),
@@ -184,7 +184,7 @@ func (p *Page) org(o *Org) wireOrg {
 		Unknown: executions(o.Unknown),
 	}
 	for _, l := range first(o.Limits, maxLimits) {
-		w.Limits = append(w.Limits, p.limit(o.Name, &l))
+		w.Limits = append(w.Limits, p.limitLocked(o.Name, &l))
 	}
 	for _, c := range first(o.Waiting, maxRows) {
 		w.Waiting = append(w.Waiting, wireWaiting{
@@ -192,11 +192,11 @@ func (p *Page) org(o *Org) wireOrg {
 			Since: instant(c.Since), Expected: instant(c.Expected), Why: cut(c.Why),
 		})
 	}
-	w.Callers, w.Over = p.callers(o)
+	w.Callers, w.Over = p.callersLocked(o)
 	return w
 }
 
-func (p *Page) limit(org string, l *Limit) wireLimit {
+func (p *Page) limitLocked(org string, l *Limit) wireLimit {
 	w := wireLimit{
 		Name: cut(l.Name), Scope: cut(l.Scope),
 		Rate: number(l.Rate), Burst: number(l.Burst), Level: number(l.Level), Pace: number(l.Pace),
@@ -212,7 +212,7 @@ func (p *Page) limit(org string, l *Limit) wireLimit {
 }
 
 // callers are those who sent most, first.
-func (p *Page) callers(o *Org) ([]wireCaller, int64) {
+func (p *Page) callersLocked(o *Org) ([]wireCaller, int64) {
 	sent, over := p.history.shares(o.Name)
 	list := make([]wireCaller, 0, len(o.Callers))
 	for i := range o.Callers {
@@ -236,7 +236,7 @@ func executions(list []Execution) []wireExecution {
 	return rows
 }
 
-func (p *Page) past(org string) wireHistory {
+func (p *Page) pastLocked(org string) wireHistory {
 	at, limits := p.history.columns(org)
 	w := wireHistory{At: make([]int64, len(at)), Limits: make([]wireLimitHistory, 0, len(limits))}
 	for i, t := range at {

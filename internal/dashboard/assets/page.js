@@ -5,7 +5,7 @@ import { ask, fail, say, send } from './ask.js';
 import { Columns, Plot } from './plot.js';
 import { done, executionRows, waitingRows } from './rows.js';
 import { Stream } from './stream.js';
-import { clock, count, headline, learns, needsLook, percent, plural, rate, span, state, told } from './words.js';
+import { clock, count, headline, held, learns, needsLook, percent, plural, rate, span, state, told } from './words.js';
 
 const page = {
 	org: null, // the name of the one that is open; '' for none, null before the first view
@@ -19,7 +19,8 @@ const now = () => page.overview?.at ?? 0;
 // ---- which org is open: it stands in the address, as #/name
 
 function named() {
-	if (!location.hash.startsWith('#/')) return page.org ?? '';
+	if (location.hash === '') return '';
+	if (!location.hash.startsWith('#/')) return page.org ?? ''; // a jump within the page
 	try {
 		return decodeURIComponent(location.hash.slice(2));
 	} catch {
@@ -48,9 +49,7 @@ function open(org) {
 	stream.open(org);
 }
 
-window.addEventListener('hashchange', () => {
-	if (location.hash.startsWith('#/') || location.hash === '') open(named());
-});
+window.addEventListener('hashchange', () => open(named()));
 
 // ---- the list of orgs
 
@@ -67,6 +66,7 @@ const orgs = new List($('org-list'), {
 			row.name = o.name;
 			row.link.href = address(o.name);
 			put(row.fields.name, o.name);
+			row.link.title = o.name;
 		}
 		if (o.name === page.org) row.link.setAttribute('aria-current', 'page');
 		else row.link.removeAttribute('aria-current');
@@ -145,8 +145,7 @@ const limits = new List($('limits'), {
 		put(f.name, l.name);
 		put(f.scope, l.scope);
 		row.element.classList.toggle('closed', l.retryAfter > 0);
-		show(f.gate, l.retryAfter > 0);
-		put(f.gate, l.retryAfter > 0 ? 'closed for ' + span(l.retryAfter) + ': Retry-After' : '');
+		put(f.gate, held(l));
 		put(f.told, told(l));
 		const how = learns(l);
 		show(f.learned, how !== '');
@@ -287,14 +286,15 @@ $('f-unknown-link').addEventListener('click', (e) => {
 });
 
 // hold keeps the room that a list has taken, so that what is below stays where
-// it is when the list gets shorter.
+// it is when the list gets shorter. It is given back where nobody can see it.
 function hold(list) {
+	if (list.style.minHeight && list.getBoundingClientRect().top > innerHeight) list.style.minHeight = '';
 	const height = list.offsetHeight;
 	if (height > parseFloat(list.style.minHeight || 0)) list.style.minHeight = height + 'px';
 }
 
-function more(element, shown, all) {
-	put(element, all > shown ? 'the first ' + shown + ' of ' + count(all) : all > 0 ? count(all) : '');
+function more(element, shown, all, none) {
+	put(element, all > shown ? 'the first ' + shown + ' of ' + count(all) : all > 0 ? count(all) : none);
 }
 
 function renderOrg(o) {
@@ -333,15 +333,13 @@ function renderOrg(o) {
 	put($('q-expired'), count(o.queue.expired));
 
 	waiting(o.waiting);
-	show($('waiting-none'), o.waiting.length === 0);
-	more($('waiting-more'), o.waiting.length, Math.max(o.held, o.waiting.length));
+	more($('waiting-more'), o.waiting.length, Math.max(o.held, o.waiting.length), 'nothing waits');
 	unknown(o.unknownRows);
 	show($('unknown-none'), o.queue.unknown === 0);
 	show($('unknown-why'), o.queue.unknown > 0);
-	more($('unknown-more'), o.unknownRows.length, o.queue.unknown);
+	more($('unknown-more'), o.unknownRows.length, o.queue.unknown, '');
 	queued(o.queuedRows);
-	show($('queued-none'), o.queue.queued === 0);
-	more($('queued-more'), o.queuedRows.length, o.queue.queued);
+	more($('queued-more'), o.queuedRows.length, o.queue.queued, 'the queue is empty');
 	for (const id of ['waiting', 'unknown', 'queued']) hold($(id));
 }
 

@@ -2,7 +2,7 @@
 // rejected a second, on the right one.
 
 const { uPlot } = window;
-const height = 168;
+const height = 150;
 const dark = matchMedia('(prefers-color-scheme: dark)');
 
 function colour(name) {

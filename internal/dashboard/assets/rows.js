@@ -44,7 +44,7 @@ function enable(row, enabled) {
 
 function goes(expected, now) {
 	if (expected == null) return '';
-	return expected <= now ? 'goes now' : 'goes in ' + span(expected - now);
+	return expected - now < 50 ? 'goes now' : 'goes in ' + span(expected - now);
 }
 
 export function waitingRows(root, now) {
@@ -70,7 +70,7 @@ export function executionRows(root, now, { acts, on, when, gone }) {
 			shared(row, item);
 			enable(row, !row.asked);
 			const f = row.fields;
-			put(f.who, item.caller + (item.attempts > 0 ? ' · ' + plural(item.attempts, 'attempt', 'attempts') : ''));
+			put(f.who, item.caller + (item.attempts > 1 ? ' · ' + plural(item.attempts, 'attempt', 'attempts') : ''));
 			put(f.when, item.at == null ? '' : when + ' ' + stamp(item.at, now()));
 			put(f.goes, row.asked ? '' : goes(item.expected, now()));
 			put(f.reason, item.reason);

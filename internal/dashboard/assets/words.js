@@ -77,6 +77,14 @@ export function told(l) {
 	if (l.algorithm) parts.push(l.algorithm === 'not yet known' ? 'algorithm not yet known' : l.algorithm);
 	if (l.pace > 0 && Math.abs(l.pace - l.rate) > 0.02 * l.rate) parts.push('sent at ' + rate(l.pace) + '/s');
 	if (l.others > 0) parts.push('others use about ' + rate(l.others) + '/s');
+	return parts.join(' · ');
+}
+
+// held says what holds the calls back that draw on a limit, or '' if nothing
+// does.
+export function held(l) {
+	const parts = [];
+	if (l.retryAfter > 0) parts.push('closed for ' + span(l.retryAfter) + ': Retry-After');
 	if (l.waiting > 0) parts.push(plural(l.waiting, 'call waits', 'calls wait'));
 	return parts.join(' · ');
 }
