@@ -39,9 +39,12 @@ var mayImport = map[string]struct {
 	"internal/sqlite":          {[]string{"internal/queue"}, false},
 	"internal/progress":        {nil, false},
 	"internal/simulate":        {[]string{"", "internal/bucket"}, false},
+	"internal/keys":            {nil, true},
+	"internal/schedule":        {nil, true},
+	"internal/config":          {[]string{"", "genesys", "internal/keys", "internal/schedule"}, false},
 	"internal/bulk":            {[]string{"", "genesys", "internal/queue", "internal/progress"}, true},
 	"internal/housekeeping":    {nil, true},
-	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
+	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/config", "internal/keys", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
 }
 
 func TestImports(t *testing.T) {
