@@ -62,7 +62,7 @@ func Check(key string) error {
 		return ErrIncomplete
 	}
 	raw, err := keyEncoding.DecodeString(key[len(keyPrefix):])
-	if err != nil || subtle.ConstantTimeCompare(raw[keyRandom:], checksum(raw[:keyRandom])) != 1 {
+	if err != nil || len(raw) != keyRandom+keyChecksum || subtle.ConstantTimeCompare(raw[keyRandom:], checksum(raw[:keyRandom])) != 1 {
 		return ErrMistyped
 	}
 	return nil

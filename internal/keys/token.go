@@ -63,13 +63,21 @@ var (
 )
 
 // Issuer makes tokens and recognises its own. It is safe for concurrent use.
-type Issuer struct{ macs sync.Pool }
+type Issuer struct{ signers sync.Pool }
+
+// signer is a MAC with its key worked in, and room to read a token. It is used
+// again: a token comes with every call.
+type signer struct {
+	mac hash.Hash
+	raw [512]byte
+	sum [tokenMAC]byte
+}
 
 // NewIssuer returns an issuer with a secret. Those with the same secret know each
 // other's tokens.
 func NewIssuer(s Secret) *Issuer {
 	key := s.bytes()
-	return &Issuer{sync.Pool{New: func() any { return hmac.New(sha256.New, key[:]) }}}
+	return &Issuer{sync.Pool{New: func() any { return &signer{mac: hmac.New(sha256.New, key[:])} }}}
 }
 
 // IsToken reports whether s looks like a token of a gateway's, and not like a key
@@ -85,7 +93,9 @@ func (i *Issuer) Issue(c Claims, p Purpose, now time.Time, life time.Duration) s
 		raw = binary.AppendUvarint(raw, uint64(len(s)))
 		raw = append(raw, s...)
 	}
-	raw = i.sign(raw, raw)
+	sign := i.signers.Get().(*signer)
+	defer i.signers.Put(sign)
+	raw = append(raw, sign.of(raw)...)
 	return tokenPrefix + tokenEncoding.EncodeToString(raw)
 }
 
@@ -93,17 +103,19 @@ func (i *Issuer) Issue(c Claims, p Purpose, now time.Time, life time.Duration) s
 // purpose and has not expired. Else the error is [ErrMalformed], [ErrForged],
 // [ErrPurpose] or [ErrExpired]; claims come with the last one alone.
 func (i *Issuer) Verify(token string, p Purpose, now time.Time) (Claims, error) {
-	if !IsToken(token) || len(token) > maxToken {
+	// Lines may break anywhere for the decoder; there is one way to write a
+	// token.
+	if !IsToken(token) || len(token) > maxToken || strings.ContainsAny(token, "\r\n") {
 		return Claims{}, ErrMalformed
 	}
-	var room [512]byte
-	raw, err := tokenEncoding.AppendDecode(room[:0], []byte(token[len(tokenPrefix):]))
+	sign := i.signers.Get().(*signer)
+	defer i.signers.Put(sign)
+	raw, err := tokenEncoding.AppendDecode(sign.raw[:0], []byte(token[len(tokenPrefix):]))
 	if err != nil || len(raw) < tokenHead+tokenMAC {
 		return Claims{}, ErrMalformed
 	}
 	said, mac := raw[:len(raw)-tokenMAC], raw[len(raw)-tokenMAC:]
-	var sum [tokenMAC]byte
-	if !hmac.Equal(mac, i.sign(sum[:0], said)) {
+	if !hmac.Equal(mac, sign.of(said)) {
 		return Claims{}, ErrForged
 	}
 	return read(said, p, now)
@@ -132,11 +144,9 @@ func read(said []byte, p Purpose, now time.Time) (c Claims, err error) {
 	return c, nil
 }
 
-// sign appends the MAC of said to into.
-func (i *Issuer) sign(into, said []byte) []byte {
-	mac := i.macs.Get().(hash.Hash)
-	defer i.macs.Put(mac)
-	mac.Reset()
-	mac.Write(said)
-	return mac.Sum(into)
+// of returns the MAC of said. It is there until the next one.
+func (s *signer) of(said []byte) []byte {
+	s.mac.Reset()
+	s.mac.Write(said)
+	return s.mac.Sum(s.sum[:0])
 }
