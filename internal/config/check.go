@@ -119,7 +119,10 @@ func (r *reader) checkWays(f *File) {
 		}
 		paths[path] = o.Name
 		for j, h := range o.Hosts {
-			at := r.field(fmt.Sprintf("%s.hosts[%d]", field, j))
+			at := r.field(field + ".hosts")
+			if item := fmt.Sprintf("%s.hosts[%d]", field, j); r.given(item) {
+				at = r.field(item)
+			}
 			if other, taken := hosts[h]; taken {
 				r.bad(at, "%s is a host of orgs.%s too", h, other)
 			}

@@ -17,7 +17,7 @@ import (
 func (f *File) keys() []key {
 	return []key{
 		several("listen", &f.Listen, listenAddress),
-		one("data", &f.Data, text),
+		one("data", &f.Data, pathOf("folder")),
 		object("tls", f.TLS.keys()),
 		one("tls_in_front", &f.TLSInFront, flag),
 		named("operators", "names, each with a key", func(r *reader, name string, v value) ([]key, func()) {
@@ -40,7 +40,7 @@ func (f *File) keys() []key {
 }
 
 func (t *TLS) keys() []key {
-	return []key{one("cert", &t.Cert, text).must(), one("key", &t.Key, text).must()}
+	return []key{one("cert", &t.Cert, pathOf("file")).must(), one("key", &t.Key, pathOf("file")).must()}
 }
 
 func (o *Operator) keys() []key { return []key{one("key", &o.Key, keyHash).must()} }
@@ -75,10 +75,10 @@ func (c *Callbacks) keys() []key {
 }
 
 var (
-	orgName    = called("a name of 1 to 40 of a-z, 0-9 and -", regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`), nil)
-	personName = called("a name of 1 to 64 letters, digits, - . _", regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`), nil)
-	pathPrefix = called("one segment such as /acme, or none", regexp.MustCompile(`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}|none)$`), nil)
-	matchPath  = called("a path such as /api/v2/flows/, where * stands for one segment", regexp.MustCompile(`^(/[!-~]*)?$`), nil)
+	orgName    = called("a name of 1 to 40 of a-z, 0-9 and -", regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`))
+	personName = called("a name of 1 to 64 letters, digits, - . _", regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`))
+	pathPrefix = called("one segment such as /acme, or none", regexp.MustCompile(`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,63}|none)$`))
+	matchPath  = called("a path such as /api/v2/flows/, where * stands for one segment", regexp.MustCompile(`^(/[!-~]*)?$`))
 )
 
 // checkName says whether a name that is a key will do.
@@ -168,12 +168,9 @@ func (d *orgDraft) limitsKey() key {
 	k := items("limits", "a list of limits, each with a name and a rate, or "+wordLearn, func(r *reader, v value) ([]key, func()) {
 		var l limitDraft
 		return l.keys(), func() {
-			limit := l.limit(r, v)
-			if err := limit.Validate(); err != nil {
-				r.bad(v, "%v", err)
-				return
+			if limit, ok := l.limit(r, v); ok {
+				d.Limits = append(d.Limits, limit)
 			}
-			d.Limits = append(d.Limits, limit)
 		}
 	})
 	list := k.read
@@ -195,7 +192,7 @@ type limitDraft struct {
 
 func (l *limitDraft) keys() []key {
 	return []key{
-		one("name", &l.Name, called("the platform's name for the limit, such as "+genesys.LimitToken, regexp.MustCompile(`^[!-~]{1,128}$`), nil)).must(),
+		one("name", &l.Name, called("the platform's name for the limit, such as "+genesys.LimitToken, regexp.MustCompile(`^[!-~]{1,128}$`))).must(),
 		one("rate", &l.rate, rates(true)).must(),
 		one("burst", &l.Burst, number(1, 1e6)),
 		one("per", &l.Per, wordOf[headgate.Per]("token, client, org or path")),
@@ -206,32 +203,44 @@ func (l *limitDraft) keys() []key {
 }
 
 // limit makes the limit, in which what is not said is as in [genesys.Limits].
-func (l *limitDraft) limit(r *reader, v value) headgate.Limit {
+func (l *limitDraft) limit(r *reader, v value) (limit headgate.Limit, ok bool) {
+	given := func(name string) bool { return r.given(below(v.field, name)) }
 	login := l.Name == genesys.LimitLogin
-	if !r.given(below(v.field, "match")) {
+	if !given("match") {
 		l.Match = "/api/"
 		if login {
 			l.Match = "/oauth/token"
 		}
 	}
-	if login && !r.given(below(v.field, "per")) {
+	if login && !given("per") {
 		l.Per = headgate.PerClient
 	}
-	burst := r.given(below(v.field, "burst"))
+	off := l.Learn == headgate.LearnOff
 	switch {
-	case l.rate.learned && burst:
+	case l.rate.learned && given("burst"):
 		r.bad(r.field(below(v.field, "burst")), "goes with a rate, and the rate is to be learned")
+		return limit, false
+	case l.rate.learned && off:
+		r.bad(r.field(below(v.field, "learn")), "is off, and the rate is to be learned")
+		return limit, false
+	case given("ceiling") && off:
+		r.bad(r.field(below(v.field, "ceiling")), "goes with learn: on; without it nothing goes over the rate")
+		return limit, false
 	case l.rate.learned:
-	case burst:
+	case given("burst"):
 		l.Rate = l.rate.perSecond()
-	case l.Learn == headgate.LearnOff:
+	case off:
 		l.Rate, l.Burst = headgate.Even(l.rate.n, l.rate.per)
 	default:
 		told := headgate.PerTime(l.rate.n, l.rate.per)
 		l.Rate, l.Burst, l.Max, l.Window = told.Rate, told.Burst, told.Max, told.Window
 	}
 	l.Ceiling = l.ceiling.perSecond()
-	return l.Limit
+	if err := l.Validate(); err != nil {
+		r.bad(v, "%v", err)
+		return limit, false
+	}
+	return l.Limit, true
 }
 
 // peakDraft are peak hours while they are read.
@@ -286,11 +295,8 @@ func reference(name string, secret bool, set func(string)) key {
 	takes := "{env: NAME}, {file: PATH} or the value itself"
 	var env, file string
 	under := []key{
-		one("env", &env, called("the name of a variable of the environment", regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), nil)),
-		one("file", &file, text),
-	}
-	for i := range under {
-		under[i].read = hiding(under[i].read, secret)
+		one("env", &env, called("the name of a variable of the environment", regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`))),
+		one("file", &file, pathOf("file")),
 	}
 	return key{name: name, takes: takes, under: under, read: func(r *reader, v value) {
 		if w, ok := scalar(v.node); ok {
@@ -307,7 +313,9 @@ func reference(name string, secret bool, set func(string)) key {
 		}
 		env, file = "", ""
 		before := len(r.problems)
+		r.hide = secret // what is in the wrong place may be the secret
 		r.mapping(v, under)
+		r.hide = false
 		switch {
 		case len(r.problems) > before:
 		case (env == "") == (file == ""):
@@ -318,24 +326,6 @@ func reference(name string, secret bool, set func(string)) key {
 			r.fromFile(v, file, secret, set)
 		}
 	}}
-}
-
-// hiding keeps what is given for a secret's reference out of messages: it may be
-// the secret.
-func hiding(read func(*reader, value), secret bool) func(*reader, value) {
-	if !secret {
-		return read
-	}
-	return func(r *reader, v value) {
-		before := len(r.problems)
-		read(r, v)
-		for i := range r.problems[before:] {
-			p := &r.problems[before+i]
-			if at := strings.LastIndex(p.Message, "takes "); at > 0 {
-				p.Message = p.Message[at:]
-			}
-		}
-	}
 }
 
 func (r *reader) fromEnv(v value, name string, set func(string)) {

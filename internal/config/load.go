@@ -147,7 +147,7 @@ func (r *reader) tree(text string) ast.Node {
 		switch {
 		case doc.Body == nil || isNull(doc.Body):
 		case body != nil:
-			r.bad(value{at: placeOf(doc.Body, place{})}, "has several documents: takes one")
+			r.bad(value{at: startOf(doc.Body, place{})}, "has several documents: takes one")
 			return nil
 		default:
 			body = doc.Body

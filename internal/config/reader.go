@@ -42,6 +42,7 @@ type reader struct {
 	problems Errors
 	warnings []Warning
 	where    map[string]place // of each field that is there
+	hide     bool             // what is read may be a secret, also where it has no place
 	inline   bool             // there is a secret in the file itself
 	files    []value          // secrets are in files: field and, as field, path
 }
@@ -99,6 +100,16 @@ func placeOf(n ast.Node, otherwise place) place {
 	return otherwise
 }
 
+// startOf is placeOf for what has no key: a mapping begins with its first one.
+func startOf(n ast.Node, otherwise place) place {
+	if m, ok := n.(ast.MapNode); ok {
+		if it := m.MapRange(); it.Next() {
+			return placeOf(it.Key(), otherwise)
+		}
+	}
+	return placeOf(n, otherwise)
+}
+
 // pairs calls f with each key of a mapping. Keys that are there twice, or are no
 // words, are errors.
 func (r *reader) pairs(v value, takes string, f func(name string, v value)) bool {
@@ -115,7 +126,7 @@ func (r *reader) pairs(v value, takes string, f func(name string, v value)) bool
 			r.bad(value{field: v.field, at: at}, "a key must be a word")
 			continue
 		}
-		field := below(v.field, shown(name.text))
+		field := below(v.field, r.shown(name.text))
 		if line, twice := first[name.text]; twice {
 			r.bad(value{field: field, at: at}, "is there twice, the first time in line %d", line)
 			continue
@@ -210,7 +221,7 @@ func (r *reader) each(v value, list *ast.SequenceNode, f func(value)) {
 			p := list.Entries[i].Start.Position
 			at = place{p.Line, p.Column}
 		}
-		item := value{n, v.field + "[" + strconv.Itoa(i) + "]", placeOf(n, at)}
+		item := value{n, v.field + "[" + strconv.Itoa(i) + "]", startOf(n, at)}
 		r.where[item.field] = item.at
 		f(item)
 	}
@@ -266,11 +277,11 @@ func (r *reader) wrong(v value, takes string) {
 	r.bad(v, "is %s: takes %s", what, takes)
 }
 
-// shown is a word of the file as messages show it: not too long, and not if it is
-// a key of ours that went to the wrong place.
-func shown(text string) string {
+// shown is a word of the file as messages show it: not too long, and not if it may
+// be a secret or is a key of ours that went to the wrong place.
+func (r *reader) shown(text string) string {
 	switch {
-	case strings.Contains(text, "hg_"):
+	case r.hide && text != "env" && text != "file", strings.Contains(text, "hg_") && len(text) > 40:
 		return "…"
 	case len(text) > 64:
 		return strings.ToValidUTF8(text[:60], "") + "…"

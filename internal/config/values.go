@@ -56,10 +56,10 @@ func take[T any](r *reader, v value, k kind[T]) (x T, ok bool) {
 		r.bad(v, "%v", err)
 	case w.text == "":
 		r.bad(v, "is empty: takes %s", k.takes)
-	case k.secret:
+	case k.secret || r.hide:
 		r.bad(v, "takes %s", k.takes)
 	default:
-		r.bad(v, "%q: takes %s", shown(w.text), k.takes)
+		r.bad(v, "%q: takes %s", r.shown(w.text), k.takes)
 	}
 	return x, false
 }
@@ -104,12 +104,6 @@ var (
 		}
 		return false, errKind
 	}}
-	text = kind[string]{takes: "a text", parse: func(s string) (string, error) {
-		if strings.TrimSpace(s) == "" {
-			return "", errKind
-		}
-		return s, nil
-	}}
 	keyHash = kind[keys.Hash]{takes: keys.ErrHash.Error(), secret: true, parse: func(s string) (keys.Hash, error) {
 		h, err := keys.ParseHash(s)
 		switch {
@@ -122,12 +116,19 @@ var (
 	}}
 )
 
-// called is a text of another description.
-func called(takes string, pattern *regexp.Regexp, change func(string) string) kind[string] {
-	return kind[string]{takes: takes, parse: func(s string) (string, error) {
-		if change != nil {
-			s = change(s)
+// pathOf is the path of a file or a folder.
+func pathOf(what string) kind[string] {
+	return kind[string]{takes: "the path of a " + what, parse: func(s string) (string, error) {
+		if strings.TrimSpace(s) == "" || strings.ContainsRune(s, 0) {
+			return "", errKind
 		}
+		return s, nil
+	}}
+}
+
+// called is a text of another description.
+func called(takes string, pattern *regexp.Regexp) kind[string] {
+	return kind[string]{takes: takes, parse: func(s string) (string, error) {
 		if !pattern.MatchString(s) {
 			return "", errKind
 		}
@@ -304,7 +305,10 @@ var (
 	hostAndPort = kind[string]{takes: "the name of a host such as hooks.example.com, with a port if it is not the usual one, without https://", parse: func(s string) (string, error) {
 		name, port, err := net.SplitHostPort(s)
 		if err != nil {
-			return host.parse(s)
+			if name, err = host.parse(s); strings.Contains(name, ":") {
+				name = "[" + name + "]" // as in an address
+			}
+			return name, err
 		}
 		name, err = host.parse(name)
 		if n, nerr := strconv.ParseUint(port, 10, 16); err != nil || nerr != nil || n == 0 {
