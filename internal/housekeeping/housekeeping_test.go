@@ -43,8 +43,12 @@ var mayImport = map[string]struct {
 	"internal/deliver":         {[]string{"", "genesys", "internal/queue"}, true},
 	"internal/bulk":            {[]string{"", "genesys", "internal/deliver", "internal/queue", "internal/progress"}, true},
 	"internal/telemetry":       {[]string{""}, false},
+	"internal/keys":            {nil, true},
+	"internal/schedule":        {nil, true},
+	"internal/config":          {[]string{"", "genesys", "internal/keys", "internal/schedule"}, false},
+	"internal/gateway":         {[]string{"", "genesys", "internal/config", "internal/dashboard", "internal/deliver", "internal/keys", "internal/queue", "internal/schedule", "internal/sqlite", "internal/telemetry"}, true},
 	"internal/housekeeping":    {nil, true},
-	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/deliver", "internal/progress", "internal/queue", "internal/simulate", "internal/sqlite"}, false},
+	"cmd/headgate":             {[]string{"", "genesys", "emulator", "internal/bulk", "internal/config", "internal/deliver", "internal/gateway", "internal/keys", "internal/progress", "internal/queue", "internal/schedule", "internal/simulate", "internal/sqlite", "internal/telemetry"}, false},
 }
 
 func TestImports(t *testing.T) {
