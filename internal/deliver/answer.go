@@ -25,6 +25,7 @@ const (
 // answer is an answer's body.
 type answer struct {
 	body []byte // without the token
+	kind string // its content type
 	part bool   // body is not all of it
 	size int64  // of all of it, as far as it was read
 	more bool   // there was more than that
@@ -36,6 +37,7 @@ type answer struct {
 // in the body.
 func readBody(resp *http.Response, most int64, secrets []string) (a answer) {
 	defer resp.Body.Close()
+	a.kind = resp.Header.Get("Content-Type")
 	a.body, a.err = io.ReadAll(io.LimitReader(resp.Body, most))
 	a.size = int64(len(a.body))
 	if a.err == nil && a.size == most {
@@ -50,7 +52,7 @@ func readBody(resp *http.Response, most int64, secrets []string) (a answer) {
 
 // keep puts into step what is to be kept of the answer.
 func (a answer) keep(step *queue.Step) {
-	step.Answer = a.body
+	step.Answer, step.AnswerType = a.body, a.kind
 	if a.isCut() {
 		step.Answer = bytes.Clone(a.body[:min(len(a.body), MaxAnswer)])
 		step.Tally.AnswerBytes = a.size
@@ -119,8 +121,8 @@ func (s *Sender) secrets(req *http.Request) (all []string) {
 	return all
 }
 
-// text returns err's message without the token: what a server sends in place of
+// Text returns err's message without the token: what a server sends in place of
 // HTTP may stand in it.
-func (s *Sender) text(err error) string {
+func (s *Sender) Text(err error) string {
 	return string(redact([]byte(err.Error()), s.secrets(nil)))
 }

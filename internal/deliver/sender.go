@@ -203,7 +203,7 @@ func (s *Sender) textOf(b *bounded, err error) string {
 	if b.over() {
 		return fmt.Sprintf("no answer within %v", b.timeout)
 	}
-	return s.text(err)
+	return s.Text(err)
 }
 
 // unsent says what becomes of an execution that got no permit or no token.
@@ -292,7 +292,7 @@ func (s *Sender) gone() bool {
 
 // noConnection says what becomes of an execution whose request never left.
 func (s *Sender) noConnection(ctx context.Context, err error, step *queue.Step) {
-	step.To, step.Reason = queue.Queued, s.text(err)
+	step.To, step.Reason = queue.Queued, s.Text(err)
 	forgive(&step.Tally)
 	switch {
 	case ctx.Err() != nil: // given up by us
@@ -332,7 +332,7 @@ func (s *Sender) conclude(x queue.Execution, resp *http.Response, step *queue.St
 	case a.err != nil:
 		step.To = queue.Unknown
 		step.Tally.Unanswered++
-		step.Reason = fmt.Sprintf("answered %d, but the answer broke off: %s", resp.StatusCode, s.text(a.err))
+		step.Reason = fmt.Sprintf("answered %d, but the answer broke off: %s", resp.StatusCode, s.Text(a.err))
 	case s.Follow:
 		launched, err := genesys.ParseLaunch(a.body)
 		if err != nil {
@@ -392,7 +392,7 @@ func (s *Sender) poll(ctx context.Context, x queue.Execution, leave func() error
 	launched, err := genesys.ParseStatus(a.body)
 	switch {
 	case a.err != nil:
-		step.Reason = "launched; its status broke off: " + s.text(a.err)
+		step.Reason = "launched; its status broke off: " + s.Text(a.err)
 		s.pollLater(&step)
 	case a.part:
 		a.keep(&step)

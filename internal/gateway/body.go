@@ -1,0 +1,99 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// bodyTime is how long the part of a body that is buffered may take to come.
+const bodyTime = 30 * time.Second
+
+// copyBuffers are those with which answers are passed on.
+var copyBuffers bufferPool
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, 32<<10)
+}
+
+func (b *bufferPool) Put(p []byte) { b.pool.Put(&p) }
+
+// takeBody reads the body of a request, so that it can be sent again, and so
+// that it shows when its caller goes away. One that is larger than what is
+// buffered is streamed: it can be sent once only. release gives the room back.
+func (c *held) takeBody(w http.ResponseWriter, r *http.Request) (release func(), p *problem) {
+	bounds := &c.g.file().Bounds
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		r.Body = http.NoBody
+		return func() {}, nil
+	}
+	if r.ContentLength > bounds.Body {
+		return nil, tooLarge(bounds.Body)
+	}
+	room := min(bounds.Buffer, bounds.Body)
+	if r.ContentLength > 0 {
+		room = min(room, r.ContentLength)
+	}
+	if c.g.buffered.Add(room) > bounds.Buffered {
+		c.g.buffered.Add(-room)
+		return nil, overBound.problem("the gateway holds as many bytes of bodies as it may (bounds.buffered)").retryAfter(time.Second)
+	}
+	release = func() { c.g.buffered.Add(-room) }
+	if p = c.readBody(w, r, room, bounds.Body); p != nil {
+		release()
+		return nil, p
+	}
+	return release, nil
+}
+
+// readBody reads up to room bytes of the body; what is over is left to be
+// streamed.
+func (c *held) readBody(w http.ResponseWriter, r *http.Request, room, most int64) *problem {
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Now().Add(bodyTime))
+	defer control.SetReadDeadline(time.Time{})
+	body := http.MaxBytesReader(w, r.Body, most)
+	var err error
+	if r.ContentLength > 0 {
+		c.body = make([]byte, room)
+		_, err = io.ReadFull(body, c.body)
+		c.streamed = r.ContentLength > room
+	} else {
+		c.body, err = io.ReadAll(io.LimitReader(body, room+1))
+		c.streamed = int64(len(c.body)) > room
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return tooLarge(most)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return slowBody.problem(fmt.Sprintf("its first %d bytes did not come within %v", room, bodyTime)).with("Connection", "close")
+	case err != nil:
+		return badRequest.problem("the body broke off")
+	case c.streamed:
+		r.Body = streamed{io.MultiReader(bytes.NewReader(c.body), body), body}
+	default:
+		r.Body = http.NoBody
+	}
+	return nil
+}
+
+func tooLarge(most int64) *problem {
+	return bodyTooLarge.problem(fmt.Sprintf("at most %d bytes are taken", most))
+}
+
+// streamed is a body of which the beginning was read.
+type streamed struct {
+	io.Reader
+	io.Closer
+}
