@@ -125,7 +125,9 @@ func (o *org) drainTime() time.Duration {
 
 // send makes one attempt of a queued execution.
 func (o *org) send(ctx context.Context, x queue.Execution, leave func() error) (queue.Step, error) {
-	return o.link().sender.Send(ctx, x, leave)
+	l := o.use()
+	defer l.unuse()
+	return l.sender.Send(ctx, x, leave)
 }
 
 // shape gives the request of an execution what its caller asked for.
