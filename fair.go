@@ -262,7 +262,7 @@ func (l *Limiter) charge(ln *lane, q *queue) {
 	q.due = st.tag
 }
 
-// payBack undoes charge for a permit that was not used. The limiter is locked.
+// payBack undoes charge, as far as that leaves nothing saved up, for a permit that was not used. The limiter is locked.
 func (l *Limiter) payBack(ln *lane, q *queue) {
 	st := q.standing
 	st.tag = l.served.start(q.key.priority, st.tag-st.cost)

@@ -279,6 +279,30 @@ func TestCallersAreForgotten(t *testing.T) {
 	})
 }
 
+// One who has had a turn and comes back is not new, however many have come and
+// gone meanwhile.
+func TestWhoComesBackIsNotNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 10, 1))
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		keepWaiting(ctx, &wg, l, headgate.Ask{Caller: "a"}, 10)
+		for i := range 5 {
+			p, err := l.Take(ctx, headgate.Ask{Caller: "b", Weight: 0.1})
+			if err != nil || i > 0 && (p.Wait.Total < time.Second || p.Wait.Total > 1200*ms) {
+				t.Errorf("waited %v, want ten turns of the other", p.Wait)
+			}
+			for other := range 100 {
+				passing, leave := context.WithCancel(ctx)
+				keepWaiting(passing, &wg, l, headgate.Ask{Caller: fmt.Sprint(other)}, 1)
+				leave()
+			}
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // Who goes before others is not refused because of them, and who does not is
 // told when it could have gone.
 func TestDeadlinesCountOnTheShare(t *testing.T) {
