@@ -236,7 +236,7 @@ func (g *Gateway) passLogin(w http.ResponseWriter, r *http.Request, s *setting, 
 		return
 	}
 	g.serveCall(w, r, &held{
-		g: g, org: o, caller: who.caller, came: time.Now(), login: true,
-		path: loginPath, plain: loginPath, urgency: who.caller.urgencyOf(0),
+		g: g, org: o, caller: who.caller, came: time.Now(), login: true, id: w.Header().Get(fieldCorrelation),
+		method: r.Method, path: loginPath, plain: loginPath, urgency: who.caller.urgencyOf(0),
 	})
 }

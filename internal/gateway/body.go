@@ -46,7 +46,9 @@ func (c *held) takeBody(w http.ResponseWriter, r *http.Request) (release func(),
 	}
 	if c.g.buffered.Add(room) > bounds.Buffered {
 		c.g.buffered.Add(-room)
-		return nil, overBound.problem("the gateway holds as many bytes of bodies as it may (bounds.buffered)").retryAfter(time.Second)
+		p = overBound.problem("the gateway holds as many bytes of bodies as it may (bounds.buffered)").retryAfter(time.Second)
+		p.counts = "buffered"
+		return nil, p
 	}
 	release = func() { c.g.buffered.Add(-room) }
 	if p = c.readBody(w, r, room, bounds.Body); p != nil {

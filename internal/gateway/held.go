@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/genesys"
 	"github.com/headgate/headgate/internal/deliver"
+	"github.com/headgate/headgate/internal/telemetry"
 )
 
 // held is one call that is held until it may go, and then answered.
@@ -25,8 +26,11 @@ type held struct {
 	wish    wish
 	path    string // for the platform, as it was escaped, without the query
 	plain   string // the same, unescaped
+	method  string
 	urgency int
 	came    time.Time
+	id      string // what the log calls it
+	span    *telemetry.Span
 	login   bool // it goes to the login, not to the API
 
 	body     []byte // all of it, unless it is streamed
@@ -126,6 +130,7 @@ func (o *org) rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL = below(c.base(), c.path, c.plain, p.In.URL.RawQuery)
 	p.Out.Host = ""
 	strip(p.Out.Header)
+	c.span.Inject(p.Out.Header)
 	if o.settings().PassThrough {
 		if bearer := p.In.Header["Authorization"]; len(bearer) > 0 {
 			p.Out.Header["Authorization"] = bearer
@@ -172,7 +177,7 @@ func answered(resp *http.Response) error {
 		return errNoPlace
 	}
 	c.annotate(resp.Header)
-	c.over(outcomeOf(resp.StatusCode))
+	c.over(outcomeOf(resp.StatusCode), resp.StatusCode, "")
 	return nil
 }
 
@@ -192,7 +197,7 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 	var p *problem
 	switch {
 	case req.Context().Err() != nil:
-		c.over("cancelled")
+		c.over("cancelled", 0, "")
 		return // nobody is there any more
 	case errors.Is(err, headgate.ErrShut):
 		p = draining.problem("the gateway stops, and the call had not been sent").retryAfter(time.Second).with("Connection", "close")
@@ -215,8 +220,15 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 		p = unknownOutcome.problem(c.org.clean(err))
 		p.Sent = c.tries.Sent
 	}
-	c.over(map[int]string{429: "refused", 503: "refused"}[p.Status])
 	c.annotate(w.Header())
+	outcome := "error"
+	switch {
+	case p.Status == http.StatusTooManyRequests, p.Status == http.StatusServiceUnavailable:
+		outcome = "refused"
+	case p.Type == problemsPath+unknownOutcome.name:
+		outcome = "unknown"
+	}
+	c.over(outcome, p.Status, "")
 	p.write(w)
 }
 
