@@ -28,7 +28,7 @@ func crowdChild(job string, in io.Reader) error {
 	if _, err := fmt.Sscan(job, &address, &n); err != nil {
 		return err
 	}
-	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nUser-Agent: test\r\nAccept: */*\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"n\":1}", executePath)
+	request := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\nAccept: */*\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"n\":1}", executePath)
 	var conns []net.Conn
 	for range n {
 		c, err := net.Dial("tcp", address)
