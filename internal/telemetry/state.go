@@ -101,7 +101,7 @@ func (s scrape) Collect(ch chan<- prometheus.Metric) {
 	}
 	seen := map[string]bool{}
 	for _, o := range s.states {
-		if name := label(o.Name); true { // twice would spoil the scrape
+		if name := label(o.Name); !seen[name] { // twice would spoil the scrape
 			seen[name] = true
 			o.collect(ch, name)
 		}
