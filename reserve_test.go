@@ -300,8 +300,8 @@ func TestPause(t *testing.T) {
 			t.Errorf("what can't be met is refused as without a pause: %v", err)
 		}
 		time.Sleep(10 * time.Second)
-		if !l.Paused() || len(c.went) != 0 {
-			t.Errorf("paused: %v, and %d went", l.Paused(), len(c.went))
+		if n := len(c.inOrder()); !l.Paused() || n != 0 {
+			t.Errorf("paused: %v, and %d went", l.Paused(), n)
 		}
 		l.Resume()
 		c.wg.Wait()
