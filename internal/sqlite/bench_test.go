@@ -142,7 +142,7 @@ func BenchmarkRecover(b *testing.B) {
 func gatewayExecution(i int) queue.Execution {
 	x := benchExecution()
 	x.Caller, x.Key = fmt.Sprintf("caller-%d", i%20), fmt.Sprintf("%032x", uint64(i)*0x9e3779b97f4a7c15)
-	x.Accepted, x.Extra = time.Unix(int64(i), 0), []byte(`{"type":"application/json"}`)
+	x.Accepted, x.Extra = time.Unix(int64(i)+1, 0), []byte(`{"type":"application/json"}`)
 	return x
 }
 
@@ -191,7 +191,7 @@ func BenchmarkStart(b *testing.B) {
 				if load, err := s.Load(b.Context()); err != nil || len(load) != 20 {
 					b.Fatal(load, err)
 				}
-				if at, ok, err := s.Oldest(b.Context()); err != nil || !ok || at.Unix() != 0 {
+				if at, ok, err := s.Oldest(b.Context()); err != nil || !ok || at.Unix() != 1 {
 					b.Fatal(at, ok, err)
 				}
 				b.StopTimer()
