@@ -199,6 +199,19 @@ func TestListenAsText(t *testing.T) {
 	}
 }
 
+// A long list is not a deep one, and a variable may have blanks around it.
+func TestLongList(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("orgs:\n  acme:\n    region: eu-west-1\n    credentials: {client_id: x, client_secret: {env: BLANK}}\n    hosts:\n")
+	for i := range 100 {
+		fmt.Fprintf(&b, "      - h%d.example.com\n", i)
+	}
+	f, _, err := Parse("f", []byte(b.String()), sources(map[string]string{"BLANK": " s\n"}, nil))
+	if err != nil || len(f.Orgs[0].Hosts) != 100 || f.Orgs[0].Credentials.ClientSecret.Reveal() != "s" {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 // One caller may have half of what its org may, unless it is the only one.
 func TestRoomOfCallers(t *testing.T) {
 	crm, export := "crm: {key: "+hash("2")+"}", "export: {key: "+hash("3")+", held: 10}"
