@@ -83,7 +83,7 @@ func browse(t *testing.T, address string, width, height int64, scheme string) *t
 	if os.Getuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // its sandbox refuses root, who runs in a container
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // t's ends before the cleanups
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // t's ends before the cleanups
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -128,7 +128,7 @@ func (b *tab) listen(event any) {
 
 func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 	if err := chromedp.Do(ctx, actions...); err != nil {
 		b.t.Fatal(err)
@@ -139,7 +139,7 @@ func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 // promise, because a page with this policy lets nobody make code of a string.
 func (b *tab) until(expression string) {
 	b.t.Helper()
-	b.within(20*time.Second, expression)
+	b.within(time.Minute, expression)
 }
 
 func (b *tab) within(d time.Duration, expression string) {
@@ -170,7 +170,7 @@ func (b *tab) picture(name string) {
 	if *pictures == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
