@@ -114,7 +114,10 @@ func Open(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.pageHTTP = g.page.Handler()
-	g.running.Go(func() { g.page.Run(g.background) })
+	// Its streams end first, or they would hold up the end of the server.
+	watched, unwatch := context.WithCancel(g.background)
+	context.AfterFunc(g.take, unwatch)
+	g.running.Go(func() { g.page.Run(watched) })
 	return g, nil
 }
 
