@@ -99,12 +99,12 @@ type account struct {
 	lanes int // how many lanes draw on it; with none, it goes when idle
 }
 
-// The limit that stands for those of the server that nobody configured: it has
-// no rate, and a gate.
-const (
-	implicit     = -1
-	implicitName = "token"
-)
+// ImplicitLimit is the name of the limit that stands for those of the server that
+// nobody configured: it has no rate until it is refused, and a gate. It counts the
+// requests of a token.
+const ImplicitLimit = "token"
+
+const implicit = -1 // its index
 
 type accountKey struct {
 	limit                    int
@@ -337,7 +337,7 @@ func (l *Limiter) account(i int, key laneKey) *account {
 		i = l.limits[i].buckets
 	}
 	k := accountKey{limit: i, org: key.org}
-	per, name, rule := PerToken, implicitName, bucket.Rule{Learn: true, Open: true}
+	per, name, rule := PerToken, ImplicitLimit, bucket.Rule{Learn: true, Open: true}
 	if i != implicit {
 		per, name, rule = l.limits[i].Per, l.limits[i].Name, l.limits[i].rule()
 	}

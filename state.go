@@ -110,11 +110,11 @@ func (l *Limiter) restore(states []State, now bucket.Instant) {
 			restoreGate(b, s, now)
 			continue
 		}
-		if s.Token == "" && s.Limit != implicitName {
+		if s.Token == "" && s.Limit != ImplicitLimit {
 			continue
 		}
 		a := l.account(implicit, key)
-		if s.Limit == implicitName {
+		if s.Limit == ImplicitLimit {
 			a.relearn(s, now, max(0, time.Since(s.At)))
 		}
 		restoreGate(&a.bucket, s, now)

@@ -96,7 +96,7 @@ func (o *org) rateLimits(h http.Header) {
 	now := time.Now()
 	f := o.fields.Load()
 	if f == nil || now.Sub(f.at) > rateLimitsAge {
-		f = fieldsOf(o.limiter.Estimates(), now)
+		f = fieldsOf(o.estimates(), now)
 		o.fields.Store(f)
 	}
 	if f.limit != nil {

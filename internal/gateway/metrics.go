@@ -98,7 +98,7 @@ func (g *Gateway) states() (list []telemetry.OrgState) {
 		loads, _ := o.store.Load(ctx)
 		share, _, _ := o.peak(time.Now())
 		s := telemetry.OrgState{
-			Name: o.name, Estimates: o.limiter.Estimates(), Held: o.held.Load(), InFlight: o.meter.onWire.Load(),
+			Name: o.name, Estimates: o.estimates(), Held: o.held.Load(), InFlight: o.meter.onWire.Load(),
 			Queue:  map[string]int64{},
 			Paused: o.limiter.Paused(), Trouble: o.trouble() != "", ReservedShare: share,
 			Callers: map[string]int64{},

@@ -1,9 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate"
@@ -34,7 +35,7 @@ func (o *org) page(ctx context.Context, now time.Time) dashboard.Org {
 		Name: o.name, Paused: o.limiter.Paused(), Trouble: o.trouble(), Peak: o.peakWords(now),
 		Held: int(o.held.Load()), InFlight: int(o.meter.onWire.Load()),
 	}
-	for _, e := range o.limiter.Estimates() {
+	for _, e := range o.estimates() {
 		v.Limits = append(v.Limits, dashboard.Limit{
 			Name: e.Limit, Scope: scopeOf(e), Rate: e.Rate, Burst: e.Burst, Level: e.Level, Pace: e.Pace,
 			RateSure: e.RateSure, Window: e.Window, Algorithm: e.Algorithm.String(), Learning: e.Learning,
@@ -55,6 +56,7 @@ func (o *org) page(ctx context.Context, now time.Time) dashboard.Org {
 	}
 	loads, _ := o.store.Load(ctx)
 	for _, c := range o.limiter.Callers() {
+		c.Caller = cmp.Or(c.Caller, gatewayItself)
 		v.Callers = append(v.Callers, dashboard.Caller{Name: c.Caller, Weight: c.Weight, Sent: c.Granted, Waiting: c.Waiting, Queued: loads[c.Caller].Rows})
 	}
 	for _, w := range o.limiter.Line(shownWaiting) {
@@ -104,14 +106,24 @@ func scopeOf(e headgate.Estimate) string {
 
 // why says what a call in line waits for.
 func why(w headgate.InLine) string {
-	var parts []string
-	if w.Limit != "" {
-		parts = append(parts, w.Limit)
+	switch w.Cause {
+	case "":
+		return w.Limit + " empty"
+	case headgate.WaitPaused:
+		return "paused"
 	}
-	if w.Wait.Total > 0 {
-		parts = append(parts, w.Wait.String())
-	}
-	return strings.Join(parts, ": ")
+	return w.Limit + ": " + w.Cause
+}
+
+// gatewayItself is what makes calls that no caller asked for: logins.
+const gatewayItself = "the gateway itself"
+
+// estimates are the limits of an org that are worth a look: the one that stands for
+// what nobody configured is not, as long as it is in nobody's way.
+func (o *org) estimates() []headgate.Estimate {
+	return slices.DeleteFunc(o.limiter.Estimates(), func(e headgate.Estimate) bool {
+		return e.Limit == headgate.ImplicitLimit && e.Rate == 0 && e.Waiting == 0 && e.RetryAfter == 0 && e.Refused == 0
+	})
 }
 
 // peakWords says what the peak hours do now.

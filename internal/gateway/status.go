@@ -67,7 +67,7 @@ func (o *org) status() orgView {
 		}
 		v.Queue.Estimate = secondsOf(o.forecast(int(v.Queue.Queued)))
 	}
-	for _, e := range o.limiter.Estimates() {
+	for _, e := range o.estimates() {
 		v.Limits = append(v.Limits, limitView{
 			Name: e.Limit, Scope: scopeOf(e), Algorithm: e.Algorithm.String(),
 			Rate: e.Rate, RateSure: e.RateSure, Burst: e.Burst, BurstSure: e.BurstSure, Window: secondsOf(e.Window),
