@@ -245,7 +245,9 @@ func (l *Limiter) exit(w *waiter) {
 	heap.Remove(&q.waiters, w.index)
 	switch {
 	case len(q.waiters) == 0:
-		q.waiters = nil // it may have been long
+		if cap(q.waiters) > 64 {
+			q.waiters = nil // it was long
+		}
 		heap.Remove(&w.lane.line, q.index)
 	case first:
 		heap.Fix(&w.lane.line, q.index)
@@ -262,7 +264,9 @@ func (l *Limiter) charge(ln *lane, q *queue) {
 	q.due = st.tag
 }
 
-// payBack undoes charge for a permit that was not used. The limiter is locked.
+// payBack undoes charge for a permit that was not used, as far as that leaves
+// nothing saved up. In other lanes the caller stays where it was until its next
+// turn there. The limiter is locked.
 func (l *Limiter) payBack(ln *lane, q *queue) {
 	st := q.standing
 	st.tag = l.served.start(q.key.priority, st.tag-st.cost)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,6 +136,13 @@ func TestAnIdleCallerSavesNothingUp(t *testing.T) {
 	})
 }
 
+// inOrder returns who has gone so far.
+func (c *crowd) inOrder() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.order)
+}
+
 // letters returns the names of the callers in the order in which they went.
 func letters(c *crowd, names string) (order string) {
 	for _, i := range c.order {
@@ -222,8 +230,8 @@ func TestCallersShareASlowLane(t *testing.T) {
 		var wg sync.WaitGroup
 		// b takes most of what there is, and some of the slow path.
 		keepWaiting(ctx, &wg, l, headgate.Ask{Caller: "b", Path: "/fast"}, 100)
-		var slowA, slowB, slowC int
-		count := func(caller string, weight float64, n *int) {
+		var slowA, slowB, slowC atomic.Int64
+		count := func(caller string, weight float64, n *atomic.Int64) {
 			for range 20 {
 				wg.Go(func() {
 					for {
@@ -231,7 +239,7 @@ func TestCallersShareASlowLane(t *testing.T) {
 						if err != nil {
 							return
 						}
-						*n++ // one at a time: they are 200 ms apart
+						n.Add(1)
 						answered(p)
 					}
 				})
@@ -242,8 +250,9 @@ func TestCallersShareASlowLane(t *testing.T) {
 		count("b", 1, &slowB)
 		count("c", 1, &slowC)
 		time.Sleep(100 * time.Second)
-		if all := float64(slowA + slowB + slowC); !within(all, 500, 0.03) || !within(float64(slowA), 300, 0.05) || !within(float64(slowB), 100, 0.1) {
-			t.Errorf("on the slow path they got %d, %d and %d, want 300, 100 and 100", slowA, slowB, slowC)
+		gotA, gotB, gotC := float64(slowA.Load()), float64(slowB.Load()), float64(slowC.Load())
+		if !within(gotA+gotB+gotC, 500, 0.03) || !within(gotA, 300, 0.05) || !within(gotB, 100, 0.1) {
+			t.Errorf("on the slow path they got %v, %v and %v, want 300, 100 and 100", gotA, gotB, gotC)
 		}
 		p, err := l.Take(ctx, headgate.Ask{Caller: "new", Path: "/slow"})
 		if err != nil || p.Wait.Total > 400*ms {
@@ -273,6 +282,30 @@ func TestCallersAreForgotten(t *testing.T) {
 		}
 		if n := len(l.Callers()); n != 4096 {
 			t.Errorf("%d names are told apart, want 4096", n)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// One who has had a turn and comes back is not new, however many have come and
+// gone meanwhile.
+func TestWhoComesBackIsNotNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 10, 1))
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		keepWaiting(ctx, &wg, l, headgate.Ask{Caller: "a"}, 10)
+		for i := range 5 {
+			p, err := l.Take(ctx, headgate.Ask{Caller: "b", Weight: 0.1})
+			if err != nil || i > 0 && (p.Wait.Total < time.Second || p.Wait.Total > 1200*ms) {
+				t.Errorf("waited %v, want ten turns of the other", p.Wait)
+			}
+			for other := range 100 {
+				passing, leave := context.WithCancel(ctx)
+				keepWaiting(passing, &wg, l, headgate.Ask{Caller: fmt.Sprint(other)}, 1)
+				leave()
+			}
 		}
 		cancel()
 		wg.Wait()
@@ -431,10 +464,11 @@ func playFair(t *testing.T, weights []float64, steps []fairStep) (bad string) {
 	second := func() {
 		time.Sleep(time.Second)
 		synctest.Wait()
-		for _, id := range c.order[seen:] {
+		order := c.inOrder()
+		for _, id := range order[seen:] {
 			goes(id)
 		}
-		seen = len(c.order)
+		seen = len(order)
 	}
 	stayed := 0
 	for id, s := range steps {
@@ -444,8 +478,8 @@ func playFair(t *testing.T, weights []float64, steps []fairStep) (bad string) {
 			calls[id] = call{s.Caller, s.Priority, cancel}
 			stayed++
 			c.take(ctx, l, id, headgate.Ask{Caller: fmt.Sprint(s.Caller), Weight: weights[s.Caller], Priority: s.Priority}, answered)
-			if len(c.order) > seen { // it did not have to wait
-				seen = len(c.order)
+			if n := len(c.inOrder()); n > seen { // it did not have to wait
+				seen = n
 				delete(calls, id)
 				cancel()
 			}

@@ -66,6 +66,27 @@ func TestWaitsForWhatIsReserved(t *testing.T) {
 	})
 }
 
+// What is left to those who are not urgent is not saved up, either.
+func TestAReserveLeavesNoBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := exact(t, limit("api", 10, 20))
+		l.Reserve(0.5, -1)
+		p, _ := l.Take(t.Context(), headgate.Ask{})
+		answered(p)
+		time.Sleep(time.Hour)
+		c := newCrowd()
+		for i := range 5 {
+			c.take(t.Context(), l, i, headgate.Ask{}, answered)
+		}
+		c.wg.Wait()
+		for i, want := range []time.Duration{0, 0, 200, 400, 600} {
+			if c.went[i] != want*ms {
+				t.Errorf("call %d went after %v, want %v", i, c.went[i], want*ms)
+			}
+		}
+	})
+}
+
 // An empty bucket, a gate and the reserve, one after the other.
 func TestWaitsForEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -279,8 +300,8 @@ func TestPause(t *testing.T) {
 			t.Errorf("what can't be met is refused as without a pause: %v", err)
 		}
 		time.Sleep(10 * time.Second)
-		if !l.Paused() || len(c.went) != 0 {
-			t.Errorf("paused: %v, and %d went", l.Paused(), len(c.went))
+		if n := len(c.inOrder()); !l.Paused() || n != 0 {
+			t.Errorf("paused: %v, and %d went", l.Paused(), n)
 		}
 		l.Resume()
 		c.wg.Wait()

@@ -154,6 +154,9 @@ func (t *Transport) Send(req *http.Request) (*http.Response, Tries, error) {
 	var tries Tries
 	var last Result
 	start := time.Now()
+	if a := admissionOf(req.Context()); a != nil {
+		tries, start = a.Tries, a.start
+	}
 	for {
 		r := t.attempt(req, &tries, start, nil)
 		switch {
@@ -306,7 +309,7 @@ func (t *Transport) attempt(req *http.Request, tries *Tries, start time.Time, le
 // work, it waits for another permit.
 func (t *Transport) clear(req *http.Request, tries *Tries, start time.Time, leave func() error) (permit Permit, token string, out *http.Request, err error) {
 	for {
-		if permit, token, err = t.permit(req, tries, start); err != nil {
+		if permit, token, err = t.first(req, tries, start); err != nil {
 			return Permit{}, "", nil, err
 		}
 		if out, err = t.outgoing(req, tries, token); err == nil && leave != nil {

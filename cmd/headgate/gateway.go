@@ -96,7 +96,7 @@ func (p *process) gateway(d *door) error {
 			l.Close()
 		}
 	}()
-	g, err := gateway.Open(gateway.Config{File: file, Version: version(), Logger: log})
+	g, err := gateway.Open(gateway.Config{File: file, Version: version(), Logger: log, Env: p.env})
 	if err != nil {
 		return &exitError{exitNotAllDone, err}
 	}

@@ -44,7 +44,7 @@ func TestProblems(t *testing.T) {
 		{"other kinds", "keep: [5]\ndrain: {a: 5}\nmetrics: 5\noperators: [a]" + rest, []string{"1: keep: is a list: takes a time", "2: drain: is a mapping: takes a time", "3: metrics: is a single value: takes keys such as public", "4: operators: is a list: takes names"}},
 
 		{"times", "keep: soon\ndrain: -5\nmax_wait: 0" + rest, []string{`1: keep: "soon": takes a time such as 300ms, 5m, 7d or 5 (seconds), at least 1s`, `2: drain: "-5": takes a time`, `3: max_wait: "0": takes a time`}},
-		{"times, too long", "keep: 99999d\ndrain: 1e300\nmax_wait: 70000d9h" + rest, []string{`1: keep: "99999d"`, `2: drain: "1e300"`, `3: max_wait: "70000d9h"`}},
+		{"times, too long", "keep: 99999d\ndrain: 1e300\nmax_wait: 3650d1h" + rest, []string{`1: keep: "99999d"`, `2: drain: "1e300"`, `3: max_wait: "3650d1h"`}},
 		{"sizes", "bounds: {body: 1ZiB, header: 1, buffer: -1MiB, buffered: 1e30GiB}" + rest, []string{`1: bounds.body: "1ZiB": takes a size`, `1: bounds.header: "1": takes a size such as 64KiB, 32MiB, 4GiB, 512kB or bytes, at least 4096`, `1: bounds.buffer: "-1MiB"`, `1: bounds.buffered: "1e30GiB"`}},
 		{"counts", "bounds: {held: 0, queued: 1.5, held_per_caller: '5', queued_per_caller: many}" + rest, []string{`1: bounds.held: "0": takes a whole number from 1`, `1: bounds.queued: "1.5"`, "1: bounds.held_per_caller: is a text in quotes", `1: bounds.queued_per_caller: "many"`}},
 		{"flags", "tls_in_front: yes\nmetrics: {public: 'true'}" + rest, []string{`1: tls_in_front: "yes": takes true or false`, "2: metrics.public: is a text in quotes"}},
@@ -119,6 +119,7 @@ func TestProblems(t *testing.T) {
 			"2: orgs.a.callers.x/y: takes a name", "2: orgs.a.callers.nul: is empty",
 			"3: orgs.b.callers.crm.key: is the key of orgs.a.callers.crm too", "3: orgs.b.callers.crm.held: 20000 is above that of the org, which is 10000",
 		}},
+		{"a bound of the org's callers", "orgs:\n  a: " + login + ", " + crm + ", bounds: {held: 5, held_per_caller: 6}}", []string{"2: orgs.a.bounds.held_per_caller: 6 is above held"}},
 		{"an operator's key", "operators: {ada: {key: " + hash("2") + "}}\norgs: {acme: " + login + ", " + crm + "}}", []string{"2: orgs.acme.callers.crm.key: is the key of operators.ada too"}},
 		{"delivery and more", "orgs:\n  a: " + login + ", delivery: twice, concurrency: 0, timeout: 0, max_wait: x, bounds: {body: 5, held: 5, held_per_caller: 6}}", []string{
 			`2: orgs.a.delivery: "twice": takes at-least-once or at-most-once`, `2: orgs.a.concurrency: "0"`, `2: orgs.a.timeout: "0"`, `2: orgs.a.max_wait: "x"`,

@@ -13,10 +13,11 @@ import (
 
 // The header fields by which an answer says what happened to its call.
 const (
-	fieldWait      = "Headgate-Wait"           // for how long it waited, and for what
-	fieldAttempts  = "Headgate-Attempts"       // how often it was sent
-	fieldMaybe     = "Headgate-Maybe-Executed" // how many of these may have been executed, unanswered
-	fieldExecution = "Headgate-Execution"      // the id of a call that is kept
+	fieldWait        = "Headgate-Wait"           // for how long it waited, and for what
+	fieldAttempts    = "Headgate-Attempts"       // how often it was sent
+	fieldMaybe       = "Headgate-Maybe-Executed" // how many of these may have been executed, unanswered
+	fieldExecution   = "Headgate-Execution"      // the id of a call that is kept
+	fieldCorrelation = "Headgate-Correlation-Id" // what the gateway's log calls it
 
 	fieldRateLimit       = "RateLimit" // draft-ietf-httpapi-ratelimit-headers
 	fieldRateLimitPolicy = "RateLimit-Policy"

@@ -79,8 +79,6 @@ func (g *Gateway) identify(r *http.Request, s *setting, o *org) (identity, *prob
 		o = s.fallback
 	}
 	switch {
-	case o == nil && ok:
-		return identity{}, unknownOrg.problem("the key belongs to no org, and neither the host nor the path names one")
 	case o == nil && s.keyed():
 		return identity{}, unauthorized()
 	case o == nil:
@@ -88,9 +86,25 @@ func (g *Gateway) identify(r *http.Request, s *setting, o *org) (identity, *prob
 	case ok && home == o:
 		return identity{org: o, caller: o.callers.named(name)}, nil
 	case len(o.settings().Callers) == 0:
+		if p := g.checkGuest(r, s); p != nil {
+			return identity{}, p
+		}
 		return identity{org: o, caller: o.callers.guest(g.guestName(c, o))}, nil
 	}
 	return identity{}, unauthorized()
+}
+
+// checkGuest refuses what a browser was made to send by a page of another site:
+// who needs no key must at least be a program on this machine, or know the name
+// of the gateway.
+func (g *Gateway) checkGuest(r *http.Request, s *setting) *problem {
+	if g.crossOrigin.Check(r) != nil {
+		return forbidden.problem("the request comes from a page of another site")
+	}
+	if !isLocalName(r.Host) && s.byHost[hostOf(r.Host)] == nil {
+		return forbidden.problem("the header field Host: without keys the gateway answers to localhost and to the hosts of its file alone")
+	}
+	return nil
 }
 
 // unauthorized is the same for whatever is wrong with a key.
@@ -171,6 +185,10 @@ func (g *Gateway) logIn(w http.ResponseWriter, r *http.Request, s *setting, to r
 			oauthError(w, http.StatusUnauthorized, "invalid_client", "the client is a caller of the gateway's file, and the secret its key")
 			return
 		}
+		if p := g.checkGuest(r, s); p != nil {
+			p.write(w)
+			return
+		}
 		name = o.callers.guest(c.name).name
 	}
 	token := g.issuer.Issue(keys.Claims{Org: o.name, Caller: name, Key: s.fingerprint(o.name, name)}, keys.ForCalls, time.Now(), tokenLife)
@@ -236,7 +254,7 @@ func (g *Gateway) passLogin(w http.ResponseWriter, r *http.Request, s *setting, 
 		return
 	}
 	g.serveCall(w, r, &held{
-		g: g, org: o, caller: who.caller, came: time.Now(), login: true,
-		path: loginPath, plain: loginPath, urgency: who.caller.urgencyOf(0),
+		g: g, org: o, caller: who.caller, came: time.Now(), login: true, id: w.Header().Get(fieldCorrelation),
+		method: r.Method, path: loginPath, plain: loginPath, urgency: who.caller.urgencyOf(0),
 	})
 }

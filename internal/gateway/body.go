@@ -46,12 +46,18 @@ func (c *held) takeBody(w http.ResponseWriter, r *http.Request) (release func(),
 	}
 	if c.g.buffered.Add(room) > bounds.Buffered {
 		c.g.buffered.Add(-room)
-		return nil, overBound.problem("the gateway holds as many bytes of bodies as it may (bounds.buffered)").retryAfter(time.Second)
+		p = overBound.problem("the gateway holds as many bytes of bodies as it may (bounds.buffered)").retryAfter(time.Second)
+		p.counts = "buffered"
+		return nil, p
 	}
 	release = func() { c.g.buffered.Add(-room) }
 	if p = c.readBody(w, r, room, bounds.Body); p != nil {
 		release()
 		return nil, p
+	}
+	if used := int64(len(c.body)); used < room { // its length was not known
+		c.g.buffered.Add(used - room)
+		room = used
 	}
 	return release, nil
 }
@@ -81,7 +87,7 @@ func (c *held) readBody(w http.ResponseWriter, r *http.Request, room, most int64
 	case err != nil:
 		return badRequest.problem("the body broke off")
 	case c.streamed:
-		r.Body = streamed{io.MultiReader(bytes.NewReader(c.body), body), body}
+		r.Body = streamed{io.MultiReader(bytes.NewReader(c.body), &watched{body, control}), body}
 	default:
 		r.Body = http.NoBody
 	}
@@ -90,6 +96,22 @@ func (c *held) readBody(w http.ResponseWriter, r *http.Request, room, most int64
 
 func tooLarge(most int64) *problem {
 	return bodyTooLarge.problem(fmt.Sprintf("at most %d bytes are taken", most))
+}
+
+// watched is the part of a body that is streamed: it may come slowly, and must
+// come.
+type watched struct {
+	io.Reader
+	control *http.ResponseController
+}
+
+func (b *watched) Read(p []byte) (int, error) {
+	b.control.SetReadDeadline(time.Now().Add(bodyTime))
+	n, err := b.Reader.Read(p)
+	if err != nil {
+		b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // streamed is a body of which the beginning was read.

@@ -31,10 +31,19 @@ func (o *org) resolve(ctx context.Context, id int64, action, who string) (*queue
 
 // cancel ends an execution that has not been sent.
 func (o *org) cancel(ctx context.Context, id int64) (*queue.Execution, *problem) {
-	x, err := o.dispatcher.Cancel(ctx, id)
-	if p := o.decided(&x, err, "it can't be cancelled any more"); p != nil {
-		return nil, p
+	const stale = "it can't be cancelled any more"
+	x, err := queue.Cancel(ctx, o.store, id, time.Now())
+	if !errors.Is(err, queue.ErrStale) {
+		if p := o.decided(&x, err, stale); p != nil {
+			return nil, p
+		}
+		return &x, nil
 	}
+	// What the dispatcher has in its hands it tells of itself.
+	if x, err = o.dispatcher.Cancel(ctx, id); err != nil {
+		return nil, o.decided(&x, err, stale)
+	}
+	o.changed(id)
 	return &x, nil
 }
 

@@ -33,6 +33,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Base makes the attempts; nil is a transport for each org.
 	Base http.RoundTripper
+	// Env is the environment, for the variables of OpenTelemetry; nil has
+	// none set.
+	Env func(name string) string
 }
 
 // Gateway is a running gateway. Its ServeHTTP serves everything: the proxy, the
@@ -47,6 +50,8 @@ type Gateway struct {
 	refusing    atomic.Bool  // whatever waits for a permit is refused
 	telemetry   *telemetry.Telemetry
 	metricsHTTP http.Handler
+	tracer      *telemetry.Tracer
+	flush       func(context.Context) error // of the traces
 	page        *dashboard.Page
 	pageHTTP    http.Handler
 	callbacks   *callbacks
@@ -74,7 +79,17 @@ func Open(c Config) (*Gateway, error) {
 		config: c, log: c.Logger, draining: make(chan struct{}),
 		telemetry: telemetry.New(c.Version), crossOrigin: http.NewCrossOriginProtection(),
 	}
+	if c.Env == nil {
+		c.Env = func(string) string { return "" }
+	}
+	tracer, flush, err := telemetry.Tracing(context.Background(), c.Version, c.Env)
+	if err != nil {
+		return nil, err
+	}
+	tracer.LogTo(c.Logger)
+	g.tracer, g.flush = tracer, flush
 	g.metricsHTTP = g.telemetry.Handler()
+	g.telemetry.Ready(func() bool { return !g.isDraining() })
 	g.callbacks = newCallbacks(g)
 	secret, err := keys.LoadSecret(filepath.Join(c.File.Data, "gateway.secret"))
 	if err != nil {
@@ -99,7 +114,10 @@ func Open(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.pageHTTP = g.page.Handler()
-	g.running.Go(func() { g.page.Run(g.background) })
+	// Its streams end first, or they would hold up the end of the server.
+	watched, unwatch := context.WithCancel(g.background)
+	context.AfterFunc(g.take, unwatch)
+	g.running.Go(func() { g.page.Run(watched) })
 	return g, nil
 }
 
@@ -195,6 +213,11 @@ func (g *Gateway) Close() error {
 		}
 	}
 	g.running.Wait()
+	moment, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := g.flush(moment); err != nil {
+		g.log.Warn("traces were not sent", "err", err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("closing the gateway: %w", err)
 	}
@@ -209,6 +232,7 @@ const (
 
 // ServeHTTP serves whatever comes.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(fieldCorrelation, telemetry.CorrelationID(r))
 	if p := checkTarget(r); p != nil {
 		p.write(w)
 		return
@@ -252,23 +276,28 @@ func (g *Gateway) serveOrg(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.serveCall(w, r, &held{
-		g: g, org: who.org, caller: who.caller, wish: wish, came: time.Now(),
-		path: to.path, plain: r.URL.Path[len(r.URL.EscapedPath())-len(to.path):],
+		g: g, org: who.org, caller: who.caller, wish: wish, came: time.Now(), id: w.Header().Get(fieldCorrelation),
+		method: r.Method, path: to.path, plain: r.URL.Path[len(r.URL.EscapedPath())-len(to.path):],
 		urgency: who.caller.urgencyOf(wish.urgency),
 	})
 }
 
 // serveCall holds a call, or keeps it for later.
 func (g *Gateway) serveCall(w http.ResponseWriter, r *http.Request, c *held) {
+	ctx, span := g.tracer.Call(r)
+	if span != nil {
+		r = r.WithContext(ctx)
+	}
+	c.span = span
 	leave, p := c.enter()
 	if p != nil {
-		p.write(w)
+		c.refuse(w, p)
 		return
 	}
 	defer leave()
 	release, p := c.takeBody(w, r)
 	if p != nil {
-		p.write(w)
+		c.refuse(w, p)
 		return
 	}
 	defer release()
@@ -290,10 +319,13 @@ func (c *held) enter() (leave func(), p *problem) {
 	switch {
 	case c.g.refusing.Load():
 		p = draining.problem("the gateway stops").retryAfter(time.Second).with("Connection", "close")
+		p.counts = "draining"
 	case all > int64(most):
 		p = overBound.problem("as many calls are held as may be (bounds.held)")
+		p.counts = "held"
 	case mine > int64(own):
 		p = overBound.problem("this caller has as many calls held as it may (held)")
+		p.counts = "held"
 	default:
 		return leave, nil
 	}

@@ -95,22 +95,24 @@ func (o *org) admit(c *caller, n int64) (release func(), p *problem) {
 		all.Bytes += l.Bytes
 	}
 	own := loads[c.name]
-	refuse := func(what string) (func(), *problem) {
+	refuse := func(what, counts string) (func(), *problem) {
 		o.coming.add(-1, -n)
 		c.coming.add(-1, -n)
-		return nil, overBound.problem(what).retryAfter(o.drainTime())
+		p := overBound.problem(what).retryAfter(o.drainTime())
+		p.counts = counts
+		return nil, p
 	}
 	rows, bytes := o.coming.add(1, n)
 	ownRows, ownBytes := c.coming.add(1, n)
 	switch {
 	case all.Rows+rows > b.Queued:
-		return refuse("as many executions are queued as may be (bounds.queued)")
+		return refuse("as many executions are queued as may be (bounds.queued)", "queued")
 	case all.Bytes+bytes > b.QueuedBytes:
-		return refuse("as many bytes are queued as may be (bounds.queued_bytes)")
+		return refuse("as many bytes are queued as may be (bounds.queued_bytes)", "bytes")
 	case own.Rows+ownRows > conf.Queued:
-		return refuse("this caller has as many executions queued as it may (queued)")
+		return refuse("this caller has as many executions queued as it may (queued)", "queued")
 	case own.Bytes+ownBytes > conf.QueuedBytes:
-		return refuse("this caller has as many bytes queued as it may (queued_bytes)")
+		return refuse("this caller has as many bytes queued as it may (queued_bytes)", "bytes")
 	}
 	return func() {
 		o.coming.add(-1, -n)
@@ -125,7 +127,9 @@ func (o *org) drainTime() time.Duration {
 
 // send makes one attempt of a queued execution.
 func (o *org) send(ctx context.Context, x queue.Execution, leave func() error) (queue.Step, error) {
-	return o.link().sender.Send(ctx, x, leave)
+	l := o.use()
+	defer l.unuse()
+	return l.sender.Send(ctx, x, leave)
 }
 
 // shape gives the request of an execution what its caller asked for.

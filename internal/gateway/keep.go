@@ -36,9 +36,10 @@ func (c *held) keep(w http.ResponseWriter, r *http.Request) {
 		p = c.org.add(r.Context(), c, x)
 	}
 	if p != nil {
-		p.write(w)
+		c.refuse(w, p)
 		return
 	}
+	c.over("accepted", http.StatusAccepted, c.org.idOf(x.ID))
 	wait := c.wish.wait
 	switch {
 	case c.later, c.wish.async && !c.wish.hasWait:
@@ -119,7 +120,9 @@ func (o *org) add(ctx context.Context, c *held, x *queue.Execution) *problem {
 	release()
 	if err != nil {
 		o.log.Warn("a call could not be accepted", "err", err)
-		return diskFull.problem("the journal can't be written: " + storeTrouble(err)).retryAfter(5 * time.Second)
+		p := diskFull.problem("the journal can't be written: " + storeTrouble(err)).retryAfter(5 * time.Second)
+		p.counts = "storage"
+		return p
 	}
 	*x = xs[0]
 	if !x.Existing {

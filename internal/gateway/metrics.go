@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +28,9 @@ func (m *meter) observe(e headgate.Event) {
 		m.spend()
 	case headgate.Answered:
 		m.onWire.Add(-1)
+		if strings.HasSuffix(e.Path, loginPath) {
+			m.Login(false, e.Status == http.StatusOK)
+		}
 	}
 	m.Org.Observe(e)
 }
@@ -37,10 +42,46 @@ func (m *meter) waited(urgency int, waits map[string]time.Duration) {
 	}
 }
 
-// over counts a held call that is over.
-func (c *held) over(outcome string) {
-	c.org.meter.waited(c.urgency, c.tries.Waits)
-	c.org.meter.Call("held", outcome, c.caller.name, time.Since(c.came))
+// over tells of a call that is answered: to the metrics, the trace and the log.
+// One that was accepted for later is told of when it ends.
+func (c *held) over(outcome string, status int, execution string) {
+	took := time.Since(c.came)
+	if execution == "" {
+		c.org.meter.waited(c.urgency, c.tries.Waits)
+		c.org.meter.Call("held", outcome, c.caller.name, took)
+	}
+	limit, wait := longest(c.tries.Waits)
+	if c.span != nil {
+		c.span.End(telemetry.CallEnd{
+			Org: c.org.name, Caller: c.caller.name, Limit: limit, Wait: wait,
+			Attempts: c.tries.Sent, Status: status, Execution: execution, Outcome: outcome,
+		})
+	}
+	if c.org.log.Enabled(context.Background(), slog.LevelDebug) {
+		c.org.log.Debug("call", "id", c.id, "caller", c.caller.name, "method", c.method, "path", c.plain, "urgency", c.urgency,
+			"outcome", outcome, "status", status, "took", took, "wait", wait, "limit", limit, "attempts", c.tries.Sent, "execution", execution)
+	}
+}
+
+// refuse answers a call that is not taken in.
+func (c *held) refuse(w http.ResponseWriter, p *problem) {
+	if p.counts != "" {
+		c.org.meter.Refused(p.counts)
+	}
+	c.over("refused", p.Status, "")
+	p.write(w)
+}
+
+// longest returns what was waited for the longest, and how long altogether.
+func longest(waits map[string]time.Duration) (cause string, all time.Duration) {
+	var most time.Duration
+	for name, d := range waits {
+		all += d
+		if d > most {
+			cause, most = name, d
+		}
+	}
+	return cause, all
 }
 
 // ended counts an execution that has ended.

@@ -65,6 +65,7 @@ type link struct {
 	transport *headgate.Transport
 	sender    *deliver.Sender
 	wire      *http.Transport // nil if the gateway was given its own
+	users     atomic.Int64
 }
 
 func (o *org) settings() *config.Org { return o.conf.Load() }
@@ -159,10 +160,28 @@ func (o *org) connect(conf *config.Org) error {
 		Delivery: headgate.AtLeastOnce, Timeout: conf.Timeout, Shape: o.shape,
 	}
 	if old := o.conn.Swap(l); old != nil {
-		old.close()
+		o.background.Go(func() {
+			for old.users.Load() > 0 && sleep(o.life, time.Second) {
+			}
+			old.close()
+		})
 	}
 	return nil
 }
+
+// use returns the way to the API, which stays open until unuse.
+func (o *org) use() *link {
+	for {
+		l := o.conn.Load()
+		l.users.Add(1)
+		if l == o.conn.Load() {
+			return l
+		}
+		l.users.Add(-1) // another file was read just now
+	}
+}
+
+func (l *link) unuse() { l.users.Add(-1) }
 
 func (l *link) close() {
 	if l.org != nil {

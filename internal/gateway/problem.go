@@ -25,6 +25,7 @@ type problem struct {
 	Sent int `json:"sent,omitempty"`
 
 	header map[string]string
+	counts string // the reason in the metrics, if a bound is in the way
 }
 
 const problemsPath = "/headgate/v1/problems/"

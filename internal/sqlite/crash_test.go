@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -36,7 +37,8 @@ func TestMain(m *testing.M) {
 }
 
 // crashChild works on the journal until it is killed, and says on out what was
-// acknowledged: "ID state permit", one line each, written after the fact.
+// acknowledged: "ID state permit key", one line each, written after the fact;
+// the permit is 0 and the key "-" where there is none.
 func crashChild(path string, out io.Writer) error {
 	var permits atomic.Int64
 	s, err := Open(path, Options{
@@ -63,10 +65,10 @@ func crashChild(path string, out io.Writer) error {
 		return err
 	}
 	var mu sync.Mutex
-	say := func(id int64, state queue.State, permit int64) {
+	say := func(id int64, state queue.State, permit int64, key string) {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(out, "%d %d %d\n", id, state, permit)
+		fmt.Fprintf(out, "%d %d %d %s\n", id, state, permit, key)
 	}
 	fatal := make(chan error, 1)
 	for range 4 {
@@ -76,13 +78,16 @@ func crashChild(path string, out io.Writer) error {
 				for i := range xs {
 					xs[i] = queue.Execution{Method: "POST", Path: "/", Body: bytes.Repeat([]byte("x"), rand.IntN(3000))}
 					xs[i].Body = append(xs[i].Body, fmt.Sprint(len(xs[i].Body))...)
+					xs[i].Caller = crashCallers[rand.IntN(len(crashCallers))]
+					// Some come again, here or in the process after the kill.
+					xs[i].Key = fmt.Sprint(rand.IntN(5000))
 				}
 				if err := s.Add(ctx, xs); err != nil {
 					fatal <- err
 					return
 				}
 				for _, x := range xs {
-					say(x.ID, queue.Queued, 0)
+					say(x.ID, queue.Queued, 0, x.Caller+"/"+x.Key)
 				}
 			}
 		}()
@@ -94,7 +99,7 @@ func crashChild(path string, out io.Writer) error {
 					return
 				}
 				for _, x := range xs {
-					say(x.ID, queue.Claimed, 0)
+					say(x.ID, queue.Claimed, 0, "-")
 					permit := permits.Add(1)
 					for _, u := range []queue.Update{
 						{ID: x.ID, From: queue.Claimed, To: queue.Sent, Tally: queue.Tally{Sent: x.Tally.Sent + 1}},
@@ -105,7 +110,7 @@ func crashChild(path string, out io.Writer) error {
 							fatal <- err
 							return
 						}
-						say(x.ID, u.To, permit)
+						say(x.ID, u.To, permit, "-")
 					}
 				}
 			}
@@ -113,6 +118,9 @@ func crashChild(path string, out io.Writer) error {
 	}
 	return <-fatal
 }
+
+// crashCallers are those whose keys must not be confused.
+var crashCallers = []string{"a", "b"}
 
 // TestKill kills a process that works on a journal, again and again, and looks
 // each time whether all that it was told is there.
@@ -124,7 +132,7 @@ func TestKill(t *testing.T) {
 	self, err := os.Executable()
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "journal")
-	acknowledged := map[int64]queue.State{}
+	acknowledged, keys := map[int64]queue.State{}, map[string]int64{}
 	total := 0
 	for round := range rounds {
 		cmd := exec.Command(self)
@@ -142,7 +150,8 @@ func TestKill(t *testing.T) {
 		for in.Scan() {
 			var id, p int64
 			var state queue.State
-			if _, err := fmt.Sscan(in.Text(), &id, (*int)(&state), &p); err != nil {
+			var key string
+			if _, err := fmt.Sscan(in.Text(), &id, (*int)(&state), &p, &key); err != nil || !strings.Contains(key, "/") && key != "-" {
 				if lines < after {
 					t.Fatalf("round %d: the child said %q", round, in.Text())
 				}
@@ -152,6 +161,12 @@ func TestKill(t *testing.T) {
 			// what goes on for good is compared.
 			if old, ok := acknowledged[id]; !ok || state > old {
 				acknowledged[id] = state
+			}
+			if old, ok := keys[key]; key != "-" && ok && old != id {
+				t.Errorf("round %d: the key %s was %d and is now %d", round, key, old, id)
+			}
+			if key != "-" {
+				keys[key] = id
 			}
 			permit = max(permit, p)
 			if lines++; lines == after {
@@ -167,15 +182,15 @@ func TestKill(t *testing.T) {
 			t.Fatalf("round %d: the child ended by itself: %v\n%s", round, err, stderr.String())
 		}
 		total += lines
-		checkAfterKill(t, path, acknowledged, permit)
+		checkAfterKill(t, path, acknowledged, keys, permit)
 		if t.Failed() {
 			t.Fatalf("round %d, killed after %d lines", round, lines)
 		}
 	}
-	t.Logf("%d kills, %d acknowledgements, %d executions", rounds, total, len(acknowledged))
+	t.Logf("%d kills, %d acknowledgements, %d executions, %d keys", rounds, total, len(acknowledged), len(keys))
 }
 
-func checkAfterKill(t *testing.T, path string, acknowledged map[int64]queue.State, permit int64) {
+func checkAfterKill(t *testing.T, path string, acknowledged map[int64]queue.State, keys map[string]int64, permit int64) {
 	t.Helper()
 	s, err := Open(path, small)
 	must(t, err)
@@ -211,6 +226,7 @@ func checkAfterKill(t *testing.T, path string, acknowledged map[int64]queue.Stat
 	if err != nil || got != counts {
 		t.Errorf("Counts: got %v, %v, want %v", got, err, counts)
 	}
+	checkKeysAfterKill(t, s, keys)
 	v, err := s.Meta(t.Context(), MetaLimiter)
 	if n, _ := strconv.ParseInt(string(v), 10, 64); err != nil || n < permit {
 		t.Errorf("the limiter's state is %q, %v; permit %d was used", v, err, permit)
@@ -219,5 +235,40 @@ func checkAfterKill(t *testing.T, path string, acknowledged map[int64]queue.Stat
 	must(t, s.read.QueryRow("PRAGMA integrity_check").Scan(&result))
 	if result != "ok" {
 		t.Errorf("integrity_check: %s", result)
+	}
+}
+
+// checkKeysAfterKill adds every key that was acknowledged once more, and looks
+// whether what each caller has open is what was counted.
+func checkKeysAfterKill(t *testing.T, s *Store, keys map[string]int64) {
+	t.Helper()
+	open := map[string]queue.Load{}
+	for x, err := range s.Each(t.Context(), queue.Filter{}) {
+		must(t, err)
+		if !x.State.Ended() {
+			l := open[x.Caller]
+			l.Rows++
+			l.Bytes += int64(len(x.Body))
+			open[x.Caller] = l
+		}
+	}
+	if load, err := s.Load(t.Context()); err != nil || !maps.Equal(load, open) {
+		t.Errorf("Load: got %v, %v, want %v", load, err, open)
+	}
+	var xs []queue.Execution
+	for name := range keys {
+		caller, key, _ := strings.Cut(name, "/")
+		xs = append(xs, queue.Execution{Caller: caller, Key: key})
+	}
+	before, err := s.Counts(t.Context())
+	must(t, err)
+	must(t, s.Add(t.Context(), xs))
+	for _, x := range xs {
+		if want := keys[x.Caller+"/"+x.Key]; x.ID != want || !x.Existing {
+			t.Errorf("key %s of %s was acknowledged as %d, and added again it is %d (existing: %v)", x.Key, x.Caller, want, x.ID, x.Existing)
+		}
+	}
+	if after, err := s.Counts(t.Context()); err != nil || after != before {
+		t.Errorf("adding what is there changed %v to %v, %v", before, after, err)
 	}
 }

@@ -249,11 +249,24 @@ func (w *writer) loop() {
 				break
 			}
 			w.batch(ops)
-			// Those that were let go may have more to do: with them the
-			// next transaction is as large as it can be. When nobody else
-			// is about to run, this is nothing.
-			runtime.Gosched()
+			w.gather()
 		}
+	}
+}
+
+// gather gives way to those that were just let go, as long as they come back with
+// more: so the next transaction is as large as it can be. When nobody else is
+// about to run it takes no time.
+func (w *writer) gather() {
+	for before := -1; ; {
+		w.mu.Lock()
+		now := len(w.waiting)
+		w.mu.Unlock()
+		if now <= before || now >= w.maxBatch {
+			return
+		}
+		before = now
+		runtime.Gosched()
 	}
 }
 

@@ -36,7 +36,7 @@ func TestCorrelationID(t *testing.T) {
 		}
 	}
 	r := &http.Request{Header: http.Header{}}
-	if CorrelationID(r) == CorrelationID(r) {
+	if one, two := CorrelationID(r), CorrelationID(r); one == two {
 		t.Error("the same id twice")
 	}
 }

@@ -39,6 +39,7 @@ func TestNamesAreMadeOnce(t *testing.T) {
 		made[name]++
 		return new(int)
 	})
+	n.get("0")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -48,6 +49,10 @@ func TestNamesAreMadeOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// Who comes second finds what the first one has made, or that it is full.
+	if n.add("0") != n.get("0") || n.add("one more") != n.get(other) {
+		t.Error("made behind another one's back")
+	}
 	if len(made) != maxLimits+1 {
 		t.Errorf("%d names", len(made))
 	}

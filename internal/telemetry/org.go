@@ -32,7 +32,7 @@ var (
 type Org struct {
 	all []prometheus.Collector
 
-	sent, retried, gaveUp, found prometheus.Counter
+	sent, retried, gaveUp prometheus.Counter
 
 	answers    closed[prometheus.Counter]
 	answerTime prometheus.Observer

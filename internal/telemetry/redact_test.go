@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add("\xff\"", "0", `\`, uint8(2))
 	f.Add("Bearer Basic ", "hg_", " hg_", uint8(3))
 	f.Add("hg", "Bearer", "Basic", uint8(0))
+	everywhere := slices.Sorted(maps.Keys(places))
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	f.Fuzz(func(t *testing.T, before, seed, after string, form uint8) {
 		if seed == "" {
@@ -128,17 +131,15 @@ func FuzzRedact(f *testing.F) {
 		case 3:
 			s = "bEARER\t" + tail
 		}
-		for place, write := range places {
-			var text, json bytes.Buffer
-			for _, l := range loggers(&text, &json) {
-				write(l, before+s+after)
-			}
-			for _, out := range []string{text.String(), json.String()} {
-				// A part of it would be too much already; what the mask has
-				// taken may have begun before it.
-				if strings.Contains(out, tail[:12]) || strings.Contains(out, tail[12:]) {
-					t.Errorf("%q as %s: %s", before+s+after, place, out)
-				}
+		place := everywhere[int(form/4)%len(everywhere)]
+		var text, json bytes.Buffer
+		for _, l := range loggers(&text, &json) {
+			places[place](l, before+s+after)
+		}
+		for _, out := range []string{text.String(), json.String()} {
+			// Half of it would be too much already.
+			if strings.Contains(out, tail[:12]) || strings.Contains(out, tail[12:]) {
+				t.Errorf("%q as %s: %s", before+s+after, place, out)
 			}
 		}
 	})

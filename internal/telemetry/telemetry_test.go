@@ -231,6 +231,9 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 	state.Estimates = append(state.Estimates, state.Estimates[999]) // the same labels
 	tel.Collect(func() []OrgState { return []OrgState{state, state} })
+	if _, err := tel.gatherer().Gather(); err != nil {
+		t.Error(err)
+	}
 	counts := map[string]int{}
 	lines := first(scraped(t, tel, ""))
 	for _, line := range lines {
