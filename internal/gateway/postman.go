@@ -16,6 +16,7 @@ import (
 // memory are some thousands at most, and the others are found there again.
 type postman struct {
 	o    *org
+	most int           // in memory
 	wake chan struct{} // has one entry if there is something to look at
 
 	mu   sync.Mutex // guards what follows
@@ -31,7 +32,7 @@ type letter struct {
 }
 
 func newPostman(o *org) *postman {
-	return &postman{o: o, wake: make(chan struct{}, 1), due: map[int64]*letter{}, more: true}
+	return &postman{o: o, most: callbackMost, wake: make(chan struct{}, 1), due: map[int64]*letter{}, more: true}
 }
 
 // callbackOf is the address that is to be told of the end of x, "" for none.
@@ -61,7 +62,7 @@ func (p *postman) put(id int64, next time.Time) {
 		known.again = true
 	case known != nil:
 		known.next = next
-	case len(p.due) >= callbackMost:
+	case len(p.due) >= p.most:
 		p.more = true
 	default:
 		p.due[id] = &letter{next: next}
@@ -117,7 +118,7 @@ func (p *postman) run(ctx context.Context) {
 func (p *postman) hasRoom() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.more && len(p.due) < callbackMost/2
+	return p.more && len(p.due) < p.most/2
 }
 
 // ready takes up to n that are due, and says when the next is, if there is one
@@ -164,12 +165,12 @@ func (p *postman) look(ctx context.Context, after int64) int64 {
 	// One that is not for now makes room for others: it is found again.
 	dropped := false
 	for id, l := range p.due {
-		if len(p.due) >= callbackMost && !l.busy && time.Until(l.next) > callbackLook/2 {
+		if len(p.due) >= p.most && !l.busy && time.Until(l.next) > callbackLook/2 {
 			delete(p.due, id)
 			dropped = true
 		}
 	}
-	n := callbackMost - len(p.due)
+	n := p.most - len(p.due)
 	p.more = false
 	p.mu.Unlock()
 	found, err := p.o.store.EndedNotes(ctx, callbackNote, after, max(n, 1))
