@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,32 +21,34 @@ import (
 )
 
 // A callback tells an address of the caller's choice that an execution has
-// ended. It is owed from when the execution was accepted: the journal's meta key
-// says so until it was delivered, or given up a day after.
+// ended. It is owed from when the execution was accepted: a note in the journal,
+// written with it, says so until it was delivered, or given up a day after the
+// end.
 const (
-	callbackMeta     = "callback/" // then the execution's number
+	callbackNote     = "callback/" // then the execution's number
 	callbackPatience = 24 * time.Hour
 	callbackTimeout  = 15 * time.Second
-	callbackAtOnce   = 16
+	callbackAtOnce   = 16 // on their way, of one org
+	callbackMost     = 4096
+	callbackLook     = time.Minute
 	signatureField   = "Headgate-Signature"
 )
 
-// callbacks delivers them.
+// callbacks is what all orgs need to deliver them.
 type callbacks struct {
 	g      *Gateway
 	client *http.Client
-	slots  chan struct{}
 }
 
 func newCallbacks(g *Gateway) *callbacks {
-	return &callbacks{
-		g: g, slots: make(chan struct{}, callbackAtOnce),
-		client: &http.Client{
-			Timeout: callbackTimeout,
-			// Only the listed hosts are spoken to, whatever they say.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
+	wire := http.DefaultTransport.(*http.Transport).Clone()
+	wire.MaxIdleConnsPerHost = callbackAtOnce
+	return &callbacks{g: g, client: &http.Client{
+		Timeout:   callbackTimeout,
+		Transport: wire,
+		// Only the listed hosts are spoken to, whatever they say.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 }
 
 // check says what is wrong with an address for a callback, nil if nothing is.
@@ -68,100 +69,29 @@ func (c *callbacks) check(address string) *problem {
 	return nil
 }
 
-// owe notes on disk that the end of an execution is to be told.
-func (o *org) owe(ctx context.Context, id int64) error {
-	return o.store.SetMeta(ctx, callbackMeta+strconv.FormatInt(id, 10), []byte{1})
-}
-
-// resume delivers what an earlier process owed and did not.
-func (c *callbacks) resume(o *org) {
-	owed, err := o.store.MetaKeys(o.life, callbackMeta)
-	if err != nil {
-		o.log.Warn("callbacks that are owed can't be read", "err", err)
-		return
-	}
-	for _, key := range owed {
-		id, _ := strconv.ParseInt(strings.TrimPrefix(key, callbackMeta), 10, 64)
-		x, err := o.store.Get(o.life, id)
-		switch {
-		case errors.Is(err, queue.ErrNotFound):
-			o.settle(id)
-		case err == nil && x.State.Ended():
-			c.ended(o, &x)
-		}
-	}
-}
-
-// ended delivers the callback of an execution that has ended, if it has one.
-func (c *callbacks) ended(o *org, x *queue.Execution) {
-	var e extra
-	if len(x.Extra) == 0 || json.Unmarshal(x.Extra, &e) != nil || e.Callback == "" {
-		return
-	}
-	id := x.ID
-	o.background.Go(func() { c.deliver(o, id, e.Callback) })
-}
-
-// settle notes that nothing is owed any more.
-func (o *org) settle(id int64) {
-	if err := o.store.SetMeta(context.WithoutCancel(o.life), callbackMeta+strconv.FormatInt(id, 10), nil); err != nil {
-		o.log.Warn("a callback may be sent again after a restart", "execution", o.idOf(id), "err", err)
-	}
-}
-
-// deliver tries until it is taken, with exponential backoff and full jitter, or
-// until a day is over.
-func (c *callbacks) deliver(o *org, id int64, address string) {
-	log := o.log.With("execution", o.idOf(id))
-	until := time.Now().Add(callbackPatience)
-	for pause := time.Second; ; pause = min(2*pause, time.Hour) {
-		c.slots <- struct{}{}
-		err := c.post(o, id, address)
-		<-c.slots
-		switch {
-		case err == nil:
-			o.meter.Callback("delivered")
-			o.settle(id)
-			return
-		case o.life.Err() != nil:
-			return // the next process goes on
-		case time.Now().After(until):
-			log.Warn("a callback was given up", "err", err)
-			o.meter.Callback("given_up")
-			o.settle(id)
-			return
-		}
-		o.meter.Callback("failed")
-		log.Info("a callback was not taken", "err", err)
-		if !sleep(o.life, time.Duration(rand.Float64()*float64(pause))+pause/4) {
-			return
-		}
-	}
-}
-
-// post makes one attempt.
-func (c *callbacks) post(o *org, id int64, address string) error {
+// post makes one attempt to deliver the callback of x.
+func (c *callbacks) post(ctx context.Context, o *org, x *queue.Execution, address string) error {
 	if p := c.check(address); p != nil {
 		return errors.New(p.Detail) // the file was changed meanwhile
 	}
-	x, err := o.store.Get(o.life, id)
+	body, err := json.Marshal(o.view(x, true))
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(o.view(&x, true))
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(o.life, http.MethodPost, address, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return errors.New("its address can't be used")
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "headgate")
-	req.Header.Set(fieldExecution, o.idOf(id))
+	req.Header.Set(fieldExecution, o.idOf(x.ID))
 	req.Header.Set(signatureField, signature(c.g.file().Callbacks.Secret.Reveal(), time.Now(), body))
 	resp, err := c.client.Do(req)
 	if err != nil {
+		// Its address may hold what is nobody's business.
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
 		return err
 	}
 	defer resp.Body.Close()

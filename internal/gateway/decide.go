@@ -16,6 +16,9 @@ func (o *org) resolve(ctx context.Context, id int64, action, who string) (*queue
 		return nil, badRequest.problem(fmt.Sprintf("the action %q: takes %s or %s", action, dashboard.SendAgain, dashboard.GiveUp))
 	}
 	x, err := queue.Resolve(ctx, o.store, id, queue.Resolution{Again: action == dashboard.SendAgain, By: who}, time.Now())
+	if err == nil {
+		o.post.owe(context.WithoutCancel(ctx), &x)
+	}
 	if p := o.decided(&x, err, "it is not unknown"); p != nil {
 		return nil, p
 	}

@@ -156,7 +156,7 @@ func (o *org) observe(x queue.Execution, step queue.Step) {
 	o.changed(x.ID)
 	if x.State.Ended() {
 		o.meter.ended(&x)
-		o.g.callbacks.ended(o, &x)
+		o.post.ended(&x)
 	}
 }
 

@@ -110,7 +110,13 @@ func (o *org) add(ctx context.Context, c *held, x *queue.Execution) *problem {
 	xs := []queue.Execution{*x}
 	// Not with ctx: a caller that goes away must not leave in doubt whether
 	// it was accepted for those who share its transaction.
-	err := o.store.Add(context.WithoutCancel(ctx), xs)
+	ctx = context.WithoutCancel(ctx)
+	var err error
+	if c.wish.callback == "" {
+		err = o.store.Add(ctx, xs)
+	} else {
+		err = o.store.AddNoted(ctx, xs, callbackNote)
+	}
 	release()
 	if err != nil {
 		o.log.Warn("a call could not be accepted", "err", err)

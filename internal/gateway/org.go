@@ -45,6 +45,7 @@ type org struct {
 	dispatcher *queue.Dispatcher
 	coming     coming // executions on their way to the store
 	hub
+	post  *postman
 	sent  atomic.Int64  // attempts since the limiter was stored
 	spent chan struct{} // has one entry if the limiter is to be stored
 
@@ -92,6 +93,7 @@ func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
 	}
 	o.proxy = o.newProxy()
+	o.post = newPostman(o)
 	path := filepath.Join(g.config.File.Data, conf.Name+".journal")
 	if o.store, err = sqlite.Open(path, sqlite.Options{Limiter: o.limiterState}); err != nil {
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
@@ -207,6 +209,7 @@ func (o *org) start() {
 	o.dispatching.Go(func() { o.dispatch(o.take, o.g.do) })
 	o.background.Go(func() { o.saveLimiter(o.life) })
 	o.background.Go(func() { o.prune(o.life) })
+	o.background.Go(func() { o.post.run(o.life) })
 	o.background.Go(func() { o.keepPeakHours(o.life) })
 	if !o.settings().PassThrough {
 		o.background.Go(func() { o.logIn(o.life) })

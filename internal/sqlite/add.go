@@ -90,6 +90,17 @@ type addition struct {
 // Add implements [queue.Store]. A batch of a thousand costs little more than a
 // single one.
 func (s *Store) Add(ctx context.Context, xs []queue.Execution) error {
+	return s.add(ctx, xs, "")
+}
+
+// AddNoted is Add, and stores a note of each execution that is added, in the same
+// transaction: under the meta key note and the ID. It is there until SetMeta
+// forgets it; see [Store.EndedNotes].
+func (s *Store) AddNoted(ctx context.Context, xs []queue.Execution, note string) error {
+	return s.add(ctx, xs, note)
+}
+
+func (s *Store) add(ctx context.Context, xs []queue.Execution, note string) error {
 	if s.closed.Load() {
 		return queue.ErrClosed
 	}
@@ -105,7 +116,11 @@ func (s *Store) Add(ctx context.Context, xs []queue.Execution) error {
 		weight += len(x.Path) + len(x.Body) + len(x.Extra) + len(x.Key) + len(x.Answer) + 200
 	}
 	a := &addition{xs: xs}
-	if err := s.w.do(ctx, &op{kind: accepting, weight: weight, add: a}); err != nil {
+	o := &op{kind: accepting, weight: weight, add: a}
+	if note != "" {
+		o.run = func(t *transaction) error { return t.note(a, note) }
+	}
+	if err := s.w.do(ctx, o); err != nil {
 		return err
 	}
 	next := a.first
@@ -170,6 +185,21 @@ func (t *transaction) number(d *addition) error {
 		if !x.State.Ended() {
 			t.opened(x.Caller, 1, int64(len(x.Body)))
 		}
+	}
+	return nil
+}
+
+// note stores a note of each execution that d adds, once they are numbered.
+func (t *transaction) note(d *addition, note string) error {
+	next := d.first
+	for i := range d.xs {
+		if d.existing != nil && d.existing[i] != 0 {
+			continue
+		}
+		if _, err := t.setMeta.ExecContext(context.Background(), NoteKey(note, next), []byte{1}); err != nil {
+			return err
+		}
+		next++
 	}
 	return nil
 }

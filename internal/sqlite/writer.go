@@ -59,7 +59,7 @@ type op struct {
 	// changed; any other undoes the whole transaction.
 	run func(*transaction) error
 
-	// add is what an Add brings, in place of run.
+	// add is what an Add brings. It is made before any run.
 	add *addition
 
 	err  error
