@@ -24,7 +24,7 @@ func (o *org) resolve(ctx context.Context, id int64, action, who string) (*queue
 	}
 	o.log.Info("an unknown execution was resolved", "execution", o.idOf(id), "action", action, "by", who)
 	if x.State == queue.Queued {
-		o.dispatcher.Wake(x.Priority)
+		o.dispatcher.Wake(x.Place())
 	}
 	return &x, nil
 }

@@ -65,7 +65,7 @@ func (c *held) execution(r *http.Request) (*queue.Execution, *problem) {
 		return nil, tooLarge(c.g.file().Bounds.Buffer)
 	}
 	x := &queue.Execution{
-		Caller: c.caller.name, Key: c.wish.key, Accepted: c.came,
+		Caller: c.caller.name, Weight: c.caller.weight(), Key: c.wish.key, Accepted: c.came,
 		Method: r.Method, Path: c.path, Body: c.body,
 		Priority: c.urgency - defaultUrgency, Deadline: c.wish.deadline,
 		Delivery: queueDelivery(c.delivery(r.Method)),
@@ -127,7 +127,7 @@ func (o *org) add(ctx context.Context, c *held, x *queue.Execution) *problem {
 	*x = xs[0]
 	if !x.Existing {
 		o.meter.Accepted(x.Caller)
-		o.dispatcher.Wake(x.Priority)
+		o.dispatcher.Wake(x.Place())
 		return nil
 	}
 	return o.sameAgain(ctx, x)

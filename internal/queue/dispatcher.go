@@ -97,7 +97,8 @@ type Dispatcher struct {
 	Send Sender
 	// Concurrency is how many Sends run at once; 0 means 200. If all of them
 	// wait for their permits, that many again may run beside them, of
-	// executions that are more urgent than some of those: see Wake.
+	// executions that come before some of those in the queue: see Wake. Half of
+	// these are for those that are more urgent alone.
 	Concurrency int
 	// Delivery decides what becomes of an attempt that left and whose Send
 	// returned an error, if the execution has no Delivery of its own. Zero
@@ -132,7 +133,7 @@ type Dispatcher struct {
 
 	mu      sync.Mutex    // guards what follows
 	knocked bool          // Wake was called since the loop looked
-	urgent  int           // the best priority that it was told, if so
+	first   Place         // the best place that it was told, if so
 	over    chan struct{} // closed when the Run under way ends; nil for none
 	// What is in the way, by what it was met with.
 	claiming, recording, sending trouble
@@ -148,17 +149,17 @@ func (d *Dispatcher) init() {
 }
 
 // Wake tells a running dispatcher to look for work: call it after an Add, with
-// the best (lowest) priority that was added. It never blocks.
+// the best place that was added. It never blocks.
 //
-// What is better than the worst in the dispatcher's hands is claimed at once,
+// What comes before the worst in the dispatcher's hands is claimed at once,
 // although all its slots may be taken by executions that wait for a permit;
 // whoever hands out the permits can then let it go first. Without a Wake, or
 // when it becomes due later, it waits for a slot, or a second.
-func (d *Dispatcher) Wake(priority int) {
+func (d *Dispatcher) Wake(p Place) {
 	d.init()
 	d.mu.Lock()
-	if !d.knocked || priority < d.urgent {
-		d.knocked, d.urgent = true, priority
+	if !d.knocked || p.Before(d.first) {
+		d.knocked, d.first = true, p
 	}
 	d.mu.Unlock()
 	select {
@@ -168,14 +169,14 @@ func (d *Dispatcher) Wake(priority int) {
 }
 
 // woken returns what Wake was told since it was last called.
-func (d *Dispatcher) woken() (priority int) {
+func (d *Dispatcher) woken() Place {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.knocked {
-		return nobody
+		return LastPlace()
 	}
 	d.knocked = false
-	return d.urgent
+	return d.first
 }
 
 // Run works until every execution has an outcome, or, with Stay, until take
@@ -225,9 +226,8 @@ func (d *Dispatcher) begin(take, do context.Context) (r *run, end func(), err er
 		within:   cmp.Or(d.Within, 30*time.Second),
 		log:      d.Logger,
 		do:       do,
-		best:     nobody,
+		best:     LastPlace(),
 		hand:     map[int64]*attempt{},
-		urgency:  map[int]int{},
 		finished: make(chan finish),
 		claimed:  make(chan claim),
 		changed:  make(chan struct{}, 1),

@@ -203,8 +203,8 @@ func TestDispatcherWakes(t *testing.T) {
 		go func() { ended <- b.Run(take, t.Context()) }()
 		time.Sleep(time.Minute)
 		must(t, b.s.Add(t.Context(), make([]queue.Execution, 3)))
-		b.Wake(0)
-		b.Wake(0) // more than one knock is no harm
+		b.Wake(queue.Place{})
+		b.Wake(queue.Place{}) // more than one knock is no harm
 		time.Sleep(time.Second)
 		synctest.Wait()
 		b.states(queue.Queued, queue.Done, queue.Done, queue.Done)
@@ -217,7 +217,7 @@ func TestDispatcherWakes(t *testing.T) {
 		default:
 		}
 		must(t, b.s.Add(t.Context(), make([]queue.Execution, 1)))
-		b.Wake(0)
+		b.Wake(queue.Place{})
 		time.Sleep(time.Second)
 		stop()
 		must(t, <-ended)
@@ -277,7 +277,7 @@ func TestNothingOverlooked(t *testing.T) {
 					time.Sleep(time.Second)
 					must(t, b.s.Add(t.Context(), make([]queue.Execution, 1)))
 					if c.stay {
-						b.Wake(0)
+						b.Wake(queue.Place{})
 						time.Sleep(time.Second) // the knock is heard before the claim ends
 					}
 				})

@@ -176,7 +176,7 @@ func TestEnduresSender(t *testing.T) {
 		}
 		before := refused.Load()
 		must(t, b.s.Add(t.Context(), make([]queue.Execution, 10)))
-		b.Wake(-1)
+		b.Wake(queue.Place{Priority: -1})
 		time.Sleep(49 * time.Minute)
 		if n := refused.Load() - before; n > 55 || n < 40 {
 			t.Errorf("tried %d times in 49 minutes, want about one a minute", n)

@@ -1,19 +1,14 @@
 package queue
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"sync"
 	"time"
 )
-
-// nobody is the priority of no execution at all.
-const nobody = math.MaxInt
 
 // peekAfter is how often a dispatcher whose hands are full looks whether
 // something urgent has come due.
@@ -35,12 +30,12 @@ type run struct {
 
 	ahead    []Execution        // claimed, not yet started, the most urgent first
 	hand     map[int64]*attempt // started, by ID
-	urgency  map[int]int        // how many of those have which priority
+	started  crowd              // where those stand in the queue
 	running  int                // workers
 	claiming bool               // a claim is under way
 	hungry   bool               // there may be due work in the store
 	again    bool               // became hungry while a claim was under way
-	best     int                // the best priority that there may be in the store
+	best     Place              // the best place that there may be in the store
 	orphans  bool               // what a failed claim may have claimed is to be looked for
 	asked    []*ask             // about what a claim under way may bring
 	next     time.Time          // what the timer is set for; zero for nothing
@@ -79,10 +74,8 @@ type claim struct {
 	more bool
 	// next is when the next is due, if some is.
 	next time.Time
-	// rest is a priority that none that is left, and is due, is better than.
-	rest int
-	// urgent: it was only for what is urgent.
-	urgent bool
+	// rest is a place that none that is left, and is due, is before.
+	rest Place
 	// found: it was for what a failed claim may have left, and went well.
 	found bool
 }
@@ -123,11 +116,11 @@ func (r *run) loop() error {
 			r.took(c)
 		case <-r.timer.C:
 			r.next = time.Time{}
-			r.wantMore(nobody)
+			r.wantMore(LastPlace())
 		case <-r.peek.C:
 			r.peeking = false
 			if r.hungry {
-				r.best = math.MinInt
+				r.best = firstPlace()
 			}
 		case <-r.d.wake:
 			r.wantMore(r.d.woken())
@@ -187,22 +180,34 @@ func (r *run) start(work func() finish) {
 
 // startAhead starts what is claimed, as far as there are slots for it.
 func (r *run) startAhead() {
-	for len(r.ahead) > 0 && r.mayStart(r.ahead[0].Priority) {
+	for len(r.ahead) > 0 && r.mayStart(r.ahead[0].Place()) {
 		x := r.ahead[0]
 		r.ahead = r.ahead[1:]
 		r.begin(r.attempt(x))
 	}
 }
 
-func (r *run) mayStart(priority int) bool {
-	slot := r.running < r.limit || r.running < 2*r.limit && priority < r.worst()
+// mayStart reports whether there is a slot for what has that place. Beyond the
+// limit there are some for what overtakes others that were started: half as many
+// again for those whose turn is earlier, and after them half as many for those
+// who are more urgent, who so never wait for those.
+func (r *run) mayStart(p Place) bool {
+	slot := r.running < r.limit
+	if !slot && r.running < 2*r.limit {
+		worst := r.started.worst()
+		slot = p.Priority < worst.Priority || r.running < r.limit+r.forTurns() && p.Before(worst)
+	}
 	return slot && r.tryStart()
 }
+
+// forTurns is how many more than the limit may be in our hands because their
+// turns are earlier than those of others.
+func (r *run) forTurns() int { return r.limit / 2 }
 
 // begin lets a worker make the attempt.
 func (r *run) begin(a *attempt) {
 	r.hand[a.x.ID] = a
-	r.urgency[a.x.Priority]++
+	r.started.add(a.x.Place())
 	r.start(func() finish {
 		f := r.work(a)
 		f.a = a
@@ -211,55 +216,47 @@ func (r *run) begin(a *attempt) {
 	})
 }
 
-// worst is the worst priority of those that are started, the best possible if
-// none is.
-func (r *run) worst() int {
-	worst := math.MinInt
-	for p := range r.urgency {
-		worst = max(worst, p)
-	}
-	return worst
-}
-
 func (r *run) finish(f finish) {
 	r.running--
 	a := f.a
 	delete(r.hand, a.x.ID)
-	if r.urgency[a.x.Priority]--; r.urgency[a.x.Priority] == 0 {
-		delete(r.urgency, a.x.Priority)
-	}
+	r.started.remove(a.x.Place())
 	if f.queued {
-		r.schedule(f.due, a.x.Priority)
+		r.schedule(f.due, a.x.Place())
 	}
 }
 
 // seek looks for work if there is room for it: for any, or beyond that for what
-// is more urgent than something that we have.
+// comes before something that we have. See mayStart.
 func (r *run) seek() {
 	if r.claiming {
 		return
 	}
 	room := r.reach - r.held()
-	worst := r.worst()
-	if n := len(r.ahead); n > 0 {
-		worst = max(worst, r.ahead[n-1].Priority)
+	before := LastPlace()
+	if !r.hungry || room < r.batch {
+		before = r.started.worst()
+		if n := len(r.ahead); n > 0 && before.Before(r.ahead[n-1].Place()) {
+			before = r.ahead[n-1].Place()
+		}
+		if room += r.forTurns(); room <= 0 {
+			room += r.limit - r.forTurns()
+			before.Turn = 0 // only who is more urgent
+		}
+		if room <= 0 || !r.best.Before(before) {
+			return
+		}
+		room = min(room, r.batch)
 	}
-	switch {
-	case r.hungry && room >= r.batch:
-		if n := r.tryClaim(room); n > 0 {
-			r.look(n, nobody)
-		}
-	case r.best < worst && room+r.limit > 0:
-		if n := r.tryClaim(min(r.batch, room+r.limit)); n > 0 {
-			r.look(n, worst)
-		}
+	if n := r.tryClaim(room); n > 0 {
+		r.look(n, before)
 	}
 }
 
-// look claims up to n in the background, of those below a priority: the loop
-// goes on meanwhile.
-func (r *run) look(n, below int) {
-	r.claiming, r.best = true, nobody
+// look claims up to n in the background, of those before a place: the loop goes
+// on meanwhile.
+func (r *run) look(n int, before Place) {
+	r.claiming, r.best = true, before
 	if r.orphans {
 		ours := make(map[int64]bool, r.held())
 		for id := range r.hand {
@@ -271,19 +268,20 @@ func (r *run) look(n, below int) {
 		go func() { r.claimed <- r.reclaim(ours) }()
 		return
 	}
-	if below == nobody {
+	if before == LastPlace() {
 		r.hungry = false
 	}
-	go func() { r.claimed <- r.claim(n, below) }()
+	go func() { r.claimed <- r.claim(n, before) }()
 }
 
-func (r *run) claim(n, below int) (c claim) {
+func (r *run) claim(n int, before Place) (c claim) {
 	// Not with take: a claim that take interrupts may have been made.
 	ctx, cancel := r.recording()
 	defer cancel()
-	c.rest, c.urgent = nobody, below != nobody
-	if c.urgent {
-		c.xs, c.err = r.d.Store.ClaimUrgent(ctx, time.Now(), below, n)
+	c.rest = LastPlace()
+	some := before != LastPlace()
+	if some {
+		c.xs, c.err = r.d.Store.ClaimBefore(ctx, time.Now(), before, n)
 	} else {
 		c.xs, c.err = r.d.Store.Claim(ctx, time.Now(), n)
 	}
@@ -292,10 +290,10 @@ func (r *run) claim(n, below int) (c claim) {
 		return c
 	}
 	if len(c.xs) == n {
-		c.more, c.rest = true, c.xs[n-1].Priority
+		c.more, c.rest = true, c.xs[n-1].Place()
 		return c
 	}
-	if c.urgent {
+	if some {
 		return c
 	}
 	due, ok, err := r.d.Store.NextDue(ctx)
@@ -315,7 +313,7 @@ func (r *run) claim(n, below int) (c claim) {
 func (r *run) reclaim(ours map[int64]bool) (c claim) {
 	ctx, cancel := r.recording()
 	defer cancel()
-	c.rest = nobody
+	c.rest = LastPlace()
 	for x, err := range r.d.Store.Each(ctx, Filter{States: []State{Claimed, Sent}}) {
 		if err == nil && ours[x.ID] {
 			continue
@@ -336,23 +334,23 @@ func (r *run) reclaim(ours map[int64]bool) (c claim) {
 func (r *run) took(c claim) {
 	r.claiming = false
 	r.ahead = append(r.ahead, c.xs...)
-	slices.SortStableFunc(r.ahead, func(a, b Execution) int { return cmp.Compare(a.Priority, b.Priority) })
+	slices.SortStableFunc(r.ahead, func(a, b Execution) int { return a.Place().Compare(b.Place()) })
 	switch {
 	case c.err != nil:
 		r.met(&r.d.claiming, c.err)
-		r.orphans, r.hungry, r.best = true, true, math.MinInt
+		r.orphans, r.hungry, r.best = true, true, firstPlace()
 	case c.found:
 		r.well(&r.d.claiming)
-		r.orphans, r.hungry, r.best = false, true, math.MinInt
+		r.orphans, r.hungry, r.best = false, true, firstPlace()
 	default:
 		r.well(&r.d.claiming)
-		r.best = min(r.best, c.rest)
+		r.best = earlier(r.best, c.rest)
 		r.hungry = r.hungry || c.more
 	}
 	r.hungry = r.hungry || r.again
 	r.again = false
 	if !c.next.IsZero() {
-		r.schedule(c.next, nobody)
+		r.schedule(c.next, LastPlace())
 	}
 	asked := r.asked
 	r.asked = nil
@@ -361,10 +359,10 @@ func (r *run) took(c claim) {
 	}
 }
 
-// wantMore notes that something of that priority may be due. A claim that is
-// under way may have looked too early to see it.
-func (r *run) wantMore(priority int) {
-	r.best = min(r.best, priority)
+// wantMore notes that something with that place may be due. A claim that is under
+// way may have looked too early to see it.
+func (r *run) wantMore(p Place) {
+	r.best = earlier(r.best, p)
 	if r.claiming {
 		r.again = true
 	} else {
@@ -373,10 +371,10 @@ func (r *run) wantMore(priority int) {
 }
 
 // schedule notes that something is due at due.
-func (r *run) schedule(due time.Time, priority int) {
+func (r *run) schedule(due time.Time, p Place) {
 	wait := time.Until(due)
 	if due.IsZero() || wait <= 0 {
-		r.wantMore(priority)
+		r.wantMore(p)
 		return
 	}
 	if r.next.IsZero() || due.Before(r.next) {

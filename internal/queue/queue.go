@@ -88,6 +88,16 @@ type Execution struct {
 	Deadline time.Time // not sent after this; zero for none
 	Delivery Delivery  // zero for that of the Dispatcher, or of Recover
 
+	// Weight is how large its Caller's share is beside that of others of the
+	// same Priority: a caller with 3 has three executions claimed for each
+	// that one with 1 has, as long as both have some. It is kept between
+	// 0.001 and 1000. 0 is for work that is not shared out: its Turn is 0. It
+	// is for Add alone, and not stored.
+	Weight float64
+	// Turn is given by the store as it is added, and never changes: see
+	// Store.Add.
+	Turn int64
+
 	// Revision is 1 when it is added and grows by one with each Update: see
 	// Update.Revision. A Claim leaves it.
 	Revision int64
@@ -229,32 +239,39 @@ var (
 // Times come back in UTC, to the nanosecond, without a monotonic reading.
 type Store interface {
 	// Add accepts executions, all or none, and sets their IDs and Existing in
-	// place, and the Revision of what it adds. The State may be Queued, or an outcome for one that
-	// ends on acceptance, else ErrIllegal. Adding none does nothing.
+	// place, and the Turn and the Revision of what it adds. The State may be
+	// Queued, or an outcome for one that ends on acceptance, else ErrIllegal.
+	// Adding none does nothing.
 	//
 	// One with a Key of which the same Caller has an execution stored, in
 	// whatever state, is not added: it gets the ID of that one, and Existing
 	// is true. So the same request made again is accepted once, be it within
 	// one Add, at the same moment, or after a crash. A Key lives as long as
 	// its execution is stored. Callers do not share keys.
+	//
+	// A Queued one with a Weight gets the next Turn of its Caller among those
+	// of its Priority: see Standing. What the callers have had, and the
+	// present, outlive a restart; a caller's standing that the present has
+	// passed may be forgotten. All others have Turn 0.
 	Add(ctx context.Context, xs []Execution) error
 
 	// Claim moves up to n executions that are due at now from Queued to
-	// Claimed and returns them whole, by Priority, then ID. No execution
-	// is handed to two callers. It does not wait: none due is an empty
+	// Claimed and returns them whole, by Place, then ID. No execution is
+	// handed to two callers. It does not wait: none due is an empty
 	// slice. Its cost does not grow with the number of executions stored;
 	// to keep that, a store may let executions whose Due came by the
 	// thousands since the last Claim in by Due, so that one of them with a
-	// better Priority may come some calls later. A short answer means that
+	// better Place may come some calls later. A short answer means that
 	// there are no more.
 	Claim(ctx context.Context, now time.Time, n int) ([]Execution, error)
 
-	// ClaimUrgent is Claim for those with a Priority below (better than) the
-	// one given.
-	ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]Execution, error)
+	// ClaimBefore is Claim for those whose Place is before the one given.
+	ClaimBefore(ctx context.Context, now time.Time, before Place, n int) ([]Execution, error)
 
 	// Update changes one execution, or returns ErrStale, or ErrIllegal if
-	// no execution may go that way.
+	// no execution may go that way. One that becomes Sent brings the present
+	// of its Priority to its Turn, if that is later; one that has a Turn and
+	// does not use it (see UsesNoTurn) gives it back to its caller.
 	Update(ctx context.Context, u Update) error
 
 	// NextDue returns when the next Queued execution is due, the zero time

@@ -106,7 +106,7 @@ func TestUrgentOvertakes(t *testing.T) {
 			xs := []queue.Execution{{Priority: i % 3}}
 			must(t, b.s.Add(t.Context(), xs))
 			added := time.Now()
-			b.Wake(xs[0].Priority)
+			b.Wake(xs[0].Place())
 			time.Sleep(2 * pace)
 			synctest.Wait()
 			at, ok := began.Load(xs[0].ID)
@@ -145,7 +145,7 @@ func TestUrgentBounded(t *testing.T) {
 		go func() { ended <- b.Run(t.Context(), t.Context()) }()
 		time.Sleep(time.Second)
 		must(t, b.s.Add(t.Context(), make([]queue.Execution, 100)))
-		b.Wake(0)
+		b.Wake(queue.Place{})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		p.mu.Lock()
@@ -202,7 +202,7 @@ func TestUrgentComesDue(t *testing.T) {
 		go func() {
 			time.Sleep(time.Second)
 			must(t, b.s.Add(t.Context(), []queue.Execution{{}}))
-			b.Wake(0)
+			b.Wake(queue.Place{})
 		}()
 		must(t, b.Run(take, t.Context()))
 		b.states(queue.Queued, queue.Queued, queue.Queued, queue.Done)

@@ -29,9 +29,10 @@ type adder struct {
 	other driver.Stmt
 
 	// Kept for the memory in them.
-	rows []*queue.Execution // with their IDs beside them
-	ids  []int64
-	args []driver.NamedValue
+	rows  []*queue.Execution // with their IDs beside them
+	ids   []int64
+	turns []int64
+	args  []driver.NamedValue
 }
 
 func (a *adder) prepare(ctx context.Context, c *sql.Conn) error {
@@ -49,13 +50,13 @@ func (a *adder) prepare(ctx context.Context, c *sql.Conn) error {
 				(id, method, path, deadline, body, caller, key, accepted, delivery, extra) VALUES `+
 				repeat("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", n)))
 			a.plain = append(a.plain, prepare(`INSERT OR ROLLBACK INTO execution
-				(id, state, parked, priority, due, ended, status, remote, reason, caller, size) VALUES `+
-				repeat("(?, 0, 0, ?, 0, 0, 0, '', '', ?, ?)", n)))
+				(id, state, parked, priority, turn, due, ended, status, remote, reason, caller, size) VALUES `+
+				repeat("(?, 0, 0, ?, ?, 0, 0, 0, '', '', ?, ?)", n)))
 		}
 		a.other = prepare(`INSERT INTO execution
-			(id, state, parked, priority, due, ended, status, remote, reason, tally, answer,
+			(id, state, parked, priority, turn, due, ended, status, remote, reason, tally, answer,
 			caller, size, outcome, unanswered, answer_type)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 		return err
 	})
 }
@@ -85,6 +86,15 @@ type addition struct {
 	// existing are the IDs of those that are there already, 0 for new ones;
 	// nil if all are new.
 	existing []int64
+	// turns are those of the executions; nil if all are 0.
+	turns []int64
+}
+
+func (d *addition) turned(i int, turn int64) {
+	if d.turns == nil {
+		d.turns = make([]int64, len(d.xs))
+	}
+	d.turns[i] = turn
 }
 
 // Add implements [queue.Store]. A batch of a thousand costs little more than a
@@ -129,7 +139,10 @@ func (s *Store) add(ctx context.Context, xs []queue.Execution, note string) erro
 			xs[i].ID, xs[i].Existing = a.existing[i], true
 			continue
 		}
-		xs[i].ID, xs[i].Revision, xs[i].Existing = next, 1, false
+		xs[i].ID, xs[i].Revision, xs[i].Existing, xs[i].Turn = next, 1, false, 0
+		if a.turns != nil {
+			xs[i].Turn = a.turns[i]
+		}
 		next++
 	}
 	return nil
@@ -141,7 +154,7 @@ type ofCaller struct{ caller, key string }
 // add makes all the additions among ops.
 func (t *transaction) add(ops []*op) error {
 	a := t.adder
-	a.rows, a.ids = a.rows[:0], a.ids[:0]
+	a.rows, a.ids, a.turns = a.rows[:0], a.ids[:0], a.turns[:0]
 	defer func() { clear(a.rows) }() // they are their callers'
 	return a.conn.Raw(func(any) error {
 		for _, o := range ops {
@@ -158,7 +171,7 @@ func (t *transaction) add(ops []*op) error {
 
 // number gives the executions of one Add their IDs, or finds that they have one.
 func (t *transaction) number(d *addition) error {
-	d.first, d.existing = t.nextID, nil
+	d.first, d.existing, d.turns = t.nextID, nil, nil
 	for i := range d.xs {
 		x := &d.xs[i]
 		if x.Key != "" {
@@ -180,6 +193,11 @@ func (t *transaction) number(d *addition) error {
 		}
 		t.adder.rows = append(t.adder.rows, x)
 		t.adder.ids = append(t.adder.ids, t.nextID)
+		turn := t.turns.give(x)
+		t.adder.turns = append(t.adder.turns, turn)
+		if turn != 0 {
+			d.turned(i, turn)
+		}
 		t.nextID++
 		t.delta[x.State]++
 		if !x.State.Ended() {
@@ -258,7 +276,7 @@ func (a *adder) writeExecutions(from, to int, plain driver.Stmt) error {
 	for i := from; i < to && allPlain; i++ {
 		x := a.rows[i]
 		allPlain = isPlain(x)
-		a.bind(a.ids[i], int64(x.Priority), text(x.Caller), int64(len(x.Body)))
+		a.bind(a.ids[i], int64(x.Priority), a.turns[i], text(x.Caller), int64(len(x.Body)))
 	}
 	if allPlain {
 		return a.exec(plain)
@@ -270,7 +288,7 @@ func (a *adder) writeExecutions(from, to int, plain driver.Stmt) error {
 			return err
 		}
 		a.args = a.args[:0]
-		a.bind(a.ids[i], int64(x.State), parked(x.State, x.Due), int64(x.Priority), nanos(x.Due), nanos(x.Ended),
+		a.bind(a.ids[i], int64(x.State), parked(x.State, x.Due), int64(x.Priority), a.turns[i], nanos(x.Due), nanos(x.Ended),
 			int64(x.Status), x.Remote, x.Reason, tally, blob(x.Answer),
 			text(x.Caller), int64(len(x.Body)), outcome(x.State), int64(x.Tally.Unanswered), x.AnswerType)
 		if err := a.exec(a.other); err != nil {

@@ -69,6 +69,14 @@ CREATE INDEX maybe ON execution (id) WHERE unanswered > 0;
 
 CREATE TABLE load (caller TEXT PRIMARY KEY, n INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO load SELECT '', count(*), sum(size) FROM execution WHERE outcome = 0 HAVING count(*) > 0;
+
+ALTER TABLE execution ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+DROP INDEX ready;
+CREATE INDEX ready ON execution (priority, turn, id) WHERE state = 0 AND parked = 0;
+CREATE TABLE present (priority INTEGER PRIMARY KEY, turn INTEGER NOT NULL);
+CREATE TABLE standing (caller TEXT, priority INTEGER, finish INTEGER NOT NULL, cost INTEGER NOT NULL,
+  PRIMARY KEY (caller, priority)) WITHOUT ROWID;
+
 CREATE TABLE issued (last INTEGER NOT NULL);
 INSERT INTO issued VALUES (0);
 `}

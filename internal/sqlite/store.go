@@ -16,6 +16,7 @@
 //	  parked    1 for a queued one that has a due time which no Claim has
 //	            seen pass yet, else 0
 //	  priority  lower goes first
+//	  turn      then this, the turn of its caller's; 0 where nothing is shared
 //	  due, ended, remote, tally (JSON), status, reason, answer, answer_type
 //	  revision  1, and one more with each update
 //	  caller    the request's, for the index; NULL for none
@@ -25,18 +26,22 @@
 //	total      how many executions are in each state
 //	load       how many each caller has open, and how large their bodies are
 //	           together; callers that have none are not there
+//	standing   per caller and priority: where its next turn begins, and what its
+//	           latest cost; what the present has passed means nothing
+//	present    per priority: the latest turn that was put on the wire
 //	issued     the greatest id that was given before the latest Prune
 //	meta       key and value; the key "limiter" is what Options.Limiter gave
 //
 // Times are nanoseconds since 1970 in UTC, 0 for none. NULL is no body, no
-// extra, no key, no answer, an empty tally. total and load are changed by the
-// same transaction as the executions: Open need not count them.
+// extra, no key, no answer, an empty tally. total, load, standing and present
+// are changed by the same transaction as the executions: Open need not count
+// them.
 //
 // A file of version 1 is brought up in one transaction when it is opened. That
 // takes some seconds for a million rows; afterwards an older program refuses it.
 //
 // Three partial indexes hold only what is open, so that no Claim sees how many
-// executions there are: "ready" by priority and id, "parked" by due time,
+// executions there are: "ready" by priority, turn and id, "parked" by due time,
 // "flight" by id for what is claimed or sent. A Claim first moves what has come
 // due from parked to ready, at most some thousands at once, so that a million
 // that come due together are spread over many claims.

@@ -21,11 +21,13 @@ const promoteMin = 1024
 type writeStatements struct {
 	begin, commit, rollback *sql.Stmt
 	promote, choose, claim  *sql.Stmt
-	update, cross           *sql.Stmt
+	update, leave, cross    *sql.Stmt
 	expired, forget, drop   *sql.Stmt
 	issued                  *sql.Stmt
 	total, addLoad, unload  *sql.Stmt
 	setMeta, deleteMeta     *sql.Stmt
+	setPresent, setStanding *sql.Stmt
+	passed                  *sql.Stmt
 
 	all   []*sql.Stmt
 	adder *adder
@@ -33,13 +35,13 @@ type writeStatements struct {
 
 const (
 	// whole are the columns that scan reads, whole.
-	whole = `e.id, r.caller, r.key, r.accepted, r.method, r.path, r.body, r.extra, e.priority, r.deadline,
+	whole = `e.id, r.caller, r.key, r.accepted, r.method, r.path, r.body, r.extra, e.priority, e.turn, r.deadline,
 		r.delivery, e.revision, e.state, e.due, e.remote, e.tally, e.status, e.reason, e.answer, e.answer_type, e.ended`
 
 	// INDEXED BY makes it an error, not a slow query, if SQLite should ever
 	// choose another way.
-	readyFirst = `FROM execution INDEXED BY ready WHERE state = 0 AND parked = 0 AND priority < ?
-		ORDER BY priority, id LIMIT ?`
+	readyFirst = `FROM execution INDEXED BY ready WHERE state = 0 AND parked = 0
+		AND (priority, turn) < (?, ?) ORDER BY priority, turn, id LIMIT ?`
 
 	// changes are what every update writes, expected is what it asks for.
 	changes = `state = ?3, parked = ?4, due = ?5, status = ?6, remote = ?7, reason = ?8, tally = ?9,
@@ -62,8 +64,9 @@ func (s *writeStatements) prepare(ctx context.Context, c *sql.Conn) error {
 			CROSS JOIN execution e ON e.id = first CROSS JOIN request r ON r.id = first`},
 		{&s.claim, "UPDATE execution SET state = 1 WHERE id IN (SELECT id " + readyFirst + ")"},
 		{&s.update, "UPDATE execution SET " + changes + " WHERE " + expected},
+		{&s.leave, "UPDATE execution SET " + changes + " WHERE " + expected + " RETURNING priority, turn"},
 		{&s.cross, "UPDATE execution SET " + changes + ", outcome = ?13, ended = ?14 WHERE " + expected +
-			" RETURNING caller, size"},
+			" RETURNING caller, size, priority, turn"},
 		{&s.expired, `SELECT id, state FROM execution INDEXED BY ended
 			WHERE outcome <> 0 AND ended < ? ORDER BY ended LIMIT ?`},
 		{&s.forget, "DELETE FROM request WHERE id = ?"},
@@ -74,6 +77,11 @@ func (s *writeStatements) prepare(ctx context.Context, c *sql.Conn) error {
 			ON CONFLICT DO UPDATE SET n = n + excluded.n, bytes = bytes + excluded.bytes`},
 		{&s.unload, "DELETE FROM load WHERE caller = ? AND n = 0"},
 		{&s.setMeta, "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"},
+		{&s.setPresent, "INSERT INTO present VALUES (?, ?) ON CONFLICT DO UPDATE SET turn = excluded.turn"},
+		{&s.setStanding, `INSERT INTO standing VALUES (?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET finish = excluded.finish, cost = excluded.cost`},
+		{&s.passed, `DELETE FROM standing WHERE finish <= (
+			SELECT turn FROM present WHERE present.priority = standing.priority)`},
 		{&s.deleteMeta, "DELETE FROM meta WHERE key = ?"},
 	} {
 		var err error
@@ -99,15 +107,15 @@ func (s *writeStatements) close() error {
 
 // Claim implements [queue.Store].
 func (s *Store) Claim(ctx context.Context, now time.Time, n int) ([]queue.Execution, error) {
-	return s.claim(ctx, now, math.MaxInt64, n)
+	return s.claim(ctx, now, queue.LastPlace(), n)
 }
 
-// ClaimUrgent implements [queue.Store].
-func (s *Store) ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]queue.Execution, error) {
-	return s.claim(ctx, now, int64(below), n)
+// ClaimBefore implements [queue.Store].
+func (s *Store) ClaimBefore(ctx context.Context, now time.Time, before queue.Place, n int) ([]queue.Execution, error) {
+	return s.claim(ctx, now, before, n)
 }
 
-func (s *Store) claim(ctx context.Context, now time.Time, below int64, n int) (xs []queue.Execution, err error) {
+func (s *Store) claim(ctx context.Context, now time.Time, before queue.Place, n int) (xs []queue.Execution, err error) {
 	if s.closed.Load() {
 		return nil, queue.ErrClosed
 	}
@@ -120,7 +128,7 @@ func (s *Store) claim(ctx context.Context, now time.Time, below int64, n int) (x
 		if _, err := t.promote.ExecContext(ctx, nanos(now), max(promoteMin, 4*n)); err != nil {
 			return err
 		}
-		rows, err := t.choose.QueryContext(ctx, below, n)
+		rows, err := t.choose.QueryContext(ctx, before.Priority, before.Turn, n)
 		if err != nil {
 			return err
 		}
@@ -140,7 +148,7 @@ func (s *Store) claim(ctx context.Context, now time.Time, below int64, n int) (x
 		if len(xs) == 0 {
 			return nil
 		}
-		if _, err := t.claim.ExecContext(ctx, below, n); err != nil {
+		if _, err := t.claim.ExecContext(ctx, before.Priority, before.Turn, n); err != nil {
 			return err
 		}
 		t.delta[queue.Queued] -= int64(len(xs))
@@ -192,6 +200,16 @@ func (t *transaction) change(u queue.Update, tally any) (changed bool, err error
 	}
 	args := []any{u.ID, int(u.From), int(u.To), parked(u.To, u.Due), nanos(u.Due), u.Status, u.Remote, u.Reason, tally,
 		u.Tally.Unanswered, blob(u.Answer), u.AnswerType, outcome(u.To), ended, u.Revision}
+	if u.From == queue.Claimed && u.To == queue.Sent {
+		var priority int
+		var turn int64
+		err := t.leave.QueryRowContext(ctx, args...).Scan(&priority, &turn)
+		if errors.Is(err, sql.ErrNoRows) {
+			return false, nil
+		}
+		t.turns.left(priority, turn)
+		return err == nil, err
+	}
 	if !u.From.Ended() && !u.To.Ended() {
 		res, err := t.update.ExecContext(ctx, args...)
 		if err != nil {
@@ -201,8 +219,9 @@ func (t *transaction) change(u queue.Update, tally any) (changed bool, err error
 		return n > 0, err
 	}
 	var caller sql.NullString
-	var size int64
-	err = t.cross.QueryRowContext(ctx, args...).Scan(&caller, &size)
+	var size, turn int64
+	var priority int
+	err = t.cross.QueryRowContext(ctx, args...).Scan(&caller, &size, &priority, &turn)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil
@@ -212,6 +231,9 @@ func (t *transaction) change(u queue.Update, tally any) (changed bool, err error
 		t.opened(caller.String, -1, -size)
 	case !u.To.Ended():
 		t.opened(caller.String, 1, size)
+	}
+	if u.UsesNoTurn() {
+		t.turns.giveBack(standingKey{caller.String, priority}, turn)
 	}
 	return true, nil
 }
@@ -276,6 +298,9 @@ func (t *transaction) prune(before int64, n int) (pruned int, err error) {
 			}
 		}
 		t.delta[states[i]]--
+	}
+	if _, err := t.passed.ExecContext(ctx); err != nil {
+		return 0, err
 	}
 	// The greatest ID that was given may be among them.
 	_, err = t.issued.ExecContext(ctx, t.nextID-1)
@@ -365,7 +390,7 @@ func scan(r *sql.Rows) (x queue.Execution, err error) {
 	var accepted, deadline, due, ended int64
 	var key sql.NullString
 	var tally sql.RawBytes
-	err = r.Scan(&x.ID, &x.Caller, &key, &accepted, &x.Method, &x.Path, &x.Body, &x.Extra, &x.Priority, &deadline,
+	err = r.Scan(&x.ID, &x.Caller, &key, &accepted, &x.Method, &x.Path, &x.Body, &x.Extra, &x.Priority, &x.Turn, &deadline,
 		(*int)(&x.Delivery), &x.Revision, (*int)(&x.State), &due, &x.Remote, &tally, &x.Status, &x.Reason, &x.Answer,
 		&x.AnswerType, &ended)
 	if err != nil {

@@ -33,7 +33,8 @@ type writer struct {
 
 	// Only the writer's goroutine uses these.
 	nextID int64 // of the next execution
-	full   bool  // no Add and no Claim until the reserve is held again
+	turns  turns
+	full   bool // no Add and no Claim until the reserve is held again
 
 	mu      sync.Mutex // guards what follows
 	waiting []*op
@@ -73,6 +74,7 @@ type transaction struct {
 	nextID int64
 	delta  queue.Counts
 	load   map[string]queue.Load // likewise
+	turns  turns                 // likewise
 	keys   map[ofCaller]int64    // of what it adds
 }
 
@@ -108,6 +110,9 @@ func (w *writer) open(s *Store) (err error) {
 	err = w.conn.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(id) FROM execution), 0),
 		(SELECT last FROM issued)) + 1`).Scan(&w.nextID)
 	if err != nil {
+		return err
+	}
+	if err := w.readTurns(ctx); err != nil {
 		return err
 	}
 	return w.readSums(ctx)
@@ -402,7 +407,7 @@ func (w *writer) transact(ops []*op) (err error) {
 			_, _ = w.stmts.rollback.ExecContext(ctx)
 		}
 	}()
-	t := transaction{writeStatements: &w.stmts, nextID: w.nextID}
+	t := transaction{writeStatements: &w.stmts, nextID: w.nextID, turns: turns{under: &w.turns}}
 	saves := false
 	// Whose order does not matter: all of ops are waited for at this moment.
 	if err := t.add(ops); err != nil {
@@ -436,6 +441,7 @@ func (w *writer) transact(ops []*op) (err error) {
 		return err
 	}
 	w.nextID = t.nextID
+	w.turns.committed(&t.turns)
 	w.s.mu.Lock()
 	for state, n := range t.delta {
 		w.s.counts[state] += n
@@ -474,5 +480,5 @@ func (t *transaction) sum(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return t.turns.store(ctx, t.writeStatements)
 }

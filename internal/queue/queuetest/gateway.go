@@ -331,7 +331,7 @@ func testPruneWhileWriting(t *testing.T, open Opener) {
 	}
 }
 
-func testClaimUrgent(t *testing.T, open Opener) {
+func testClaimBefore(t *testing.T, open Opener) {
 	s := fresh(t, open)
 	xs := simple(8)
 	for i, p := range []int{0, 5, -1, 0, -1, 5, -3, -3} {
@@ -341,9 +341,9 @@ func testClaimUrgent(t *testing.T, open Opener) {
 	add(t, s, xs...)
 	urgent := func(what string, now time.Time, below, n int, want ...int64) {
 		t.Helper()
-		got, err := s.ClaimUrgent(t.Context(), now, below, n)
+		got, err := s.ClaimBefore(t.Context(), now, queue.Place{Priority: below}, n)
 		if err != nil {
-			t.Fatalf("ClaimUrgent: %v", err)
+			t.Fatalf("ClaimBefore: %v", err)
 		}
 		wantIDs(t, what, got, want...)
 	}

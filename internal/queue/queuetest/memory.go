@@ -20,7 +20,7 @@ import (
 //
 // To see how its user fares when a write fails, set Before.
 type Memory struct {
-	// Before, if set, is called before each Add, Claim (ClaimUrgent too),
+	// Before, if set, is called before each Add, Claim (ClaimBefore too),
 	// Update, Prune and SetMeta with the method's name; an error that it returns is the method's
 	// answer, and nothing is changed. Set it before the store is used.
 	Before func(method string) error
@@ -33,19 +33,43 @@ type Memory struct {
 	last   int64             // the greatest ID that was given
 	meta   map[string][]byte
 	counts queue.Counts
+	turns  turns
 	closed bool
+}
+
+// turns are what callers have had of the queue.
+type turns struct {
+	present   map[int]int64 // by priority
+	standings map[ofPriority]*queue.Standing
+}
+
+type ofPriority struct {
+	caller   string
+	priority int
+}
+
+func (t turns) standing(x *queue.Execution) *queue.Standing {
+	key := ofPriority{x.Caller, x.Priority}
+	s := t.standings[key]
+	if s == nil {
+		s = &queue.Standing{}
+		t.standings[key] = s
+	}
+	return s
 }
 
 var _ queue.Store = (*Memory)(nil)
 
 // NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{meta: map[string][]byte{}} }
+func NewMemory() *Memory {
+	return &Memory{meta: map[string][]byte{}, turns: turns{map[int]int64{}, map[ofPriority]*queue.Standing{}}}
+}
 
 // Reopen returns a store that holds what m holds, as after Close and open.
 func (m *Memory) Reopen() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &Memory{Before: m.Before, After: m.After, xs: m.xs, last: m.last, meta: m.meta, counts: m.counts}
+	return &Memory{Before: m.Before, After: m.After, xs: m.xs, last: m.last, meta: m.meta, counts: m.counts, turns: m.turns}
 }
 
 // change runs f under the lock, between Before and After.
@@ -90,7 +114,10 @@ func (m *Memory) Add(ctx context.Context, xs []queue.Execution) error {
 				continue
 			}
 			m.last++
-			x.ID, x.Revision, x.Existing = m.last, 1, false
+			x.ID, x.Revision, x.Existing, x.Turn = m.last, 1, false, 0
+			if x.State == queue.Queued {
+				x.Turn = m.turns.standing(x).Next(m.turns.present[x.Priority], x.Weight)
+			}
 			m.xs = append(m.xs, clean(*x))
 			m.counts[x.State]++
 		}
@@ -121,8 +148,8 @@ func (m *Memory) Claim(ctx context.Context, now time.Time, n int) ([]queue.Execu
 	return m.claim(ctx, now, n, func(queue.Execution) bool { return true })
 }
 
-func (m *Memory) ClaimUrgent(ctx context.Context, now time.Time, below, n int) ([]queue.Execution, error) {
-	return m.claim(ctx, now, n, func(x queue.Execution) bool { return x.Priority < below })
+func (m *Memory) ClaimBefore(ctx context.Context, now time.Time, before queue.Place, n int) ([]queue.Execution, error) {
+	return m.claim(ctx, now, n, func(x queue.Execution) bool { return x.Place().Before(before) })
 }
 
 func (m *Memory) claim(ctx context.Context, now time.Time, n int, wanted func(queue.Execution) bool) (out []queue.Execution, err error) {
@@ -134,7 +161,7 @@ func (m *Memory) claim(ctx context.Context, now time.Time, n int, wanted func(qu
 			}
 		}
 		slices.SortStableFunc(due, func(a, b int) int {
-			return cmp.Compare(m.xs[a].Priority, m.xs[b].Priority)
+			return m.xs[a].Place().Compare(m.xs[b].Place())
 		})
 		for _, i := range due[:max(0, min(n, len(due)))] {
 			m.xs[i].State = queue.Claimed
@@ -167,6 +194,12 @@ func (m *Memory) Update(ctx context.Context, u queue.Update) error {
 		}
 		x.Revision++
 		*old = clean(x)
+		switch present := m.turns.present[x.Priority]; {
+		case u.To == queue.Sent:
+			m.turns.present[x.Priority] = max(present, x.Turn)
+		case u.UsesNoTurn() && x.Turn > 0:
+			m.turns.standing(&x).GiveBack(present, x.Turn)
+		}
 		m.counts[u.From]--
 		m.counts[u.To]++
 		return nil
@@ -311,6 +344,7 @@ func (m *Memory) Close() error {
 
 // clean returns x as a store gives it back, sharing nothing with x.
 func clean(x queue.Execution) queue.Execution {
+	x.Weight = 0
 	for _, t := range []*time.Time{&x.Accepted, &x.Deadline, &x.Due, &x.Ended} {
 		if !t.IsZero() {
 			*t = t.UTC().Round(0)

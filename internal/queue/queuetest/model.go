@@ -91,6 +91,7 @@ func (m *model) add(rt *rapid.T) {
 			Accepted: m.time(rt, "accepted"), Delivery: queue.Delivery(rapid.IntRange(0, 2).Draw(rt, "delivery")),
 			Priority: rapid.IntRange(-1, 1).Draw(rt, "priority"), Deadline: m.time(rt, "deadline"),
 			Due: m.time(rt, "due"), State: states.Draw(rt, "state"),
+			Weight: rapid.SampledFrom([]float64{0, 1, 1, 2}).Draw(rt, "weight"),
 		}
 	}
 	ys := slices.Clone(xs)
@@ -117,12 +118,13 @@ func (m *model) claim(rt *rapid.T) {
 }
 
 func (m *model) urgent(rt *rapid.T) {
-	n, below := rapid.IntRange(0, 4).Draw(rt, "n"), rapid.IntRange(-1, 2).Draw(rt, "below")
-	xs, err := m.real.ClaimUrgent(rt.Context(), m.now, below, n)
-	ys, want := m.memory.ClaimUrgent(rt.Context(), m.now, below, n)
-	same(rt, "ClaimUrgent", err, want)
+	n := rapid.IntRange(0, 4).Draw(rt, "n")
+	before := queue.Place{Priority: rapid.IntRange(-1, 2).Draw(rt, "before"), Turn: int64(rapid.IntRange(0, 5).Draw(rt, "turn")) * 1e5 / 2}
+	xs, err := m.real.ClaimBefore(rt.Context(), m.now, before, n)
+	ys, want := m.memory.ClaimBefore(rt.Context(), m.now, before, n)
+	same(rt, "ClaimBefore", err, want)
 	if !slices.EqualFunc(xs, ys, equal) {
-		rt.Fatalf("ClaimUrgent:\n got %+v\nwant %+v", xs, ys)
+		rt.Fatalf("ClaimBefore:\n got %+v\nwant %+v", xs, ys)
 	}
 }
 

@@ -51,7 +51,10 @@ func Run(t *testing.T, open Opener) {
 		{"Oldest", testOldest},
 		{"Prune", testPrune},
 		{"PruneWhileWriting", testPruneWhileWriting},
-		{"ClaimUrgent", testClaimUrgent},
+		{"ClaimBefore", testClaimBefore},
+		{"Turns", testTurns},
+		{"TurnsReopen", testTurnsReopen},
+		{"TurnsGivenBack", testTurnsGivenBack},
 		{"Lists", testLists},
 		{"CancelResolve", testCancelResolve},
 		{"Model", testModel},
@@ -316,8 +319,8 @@ func testContext(t *testing.T, open Opener) {
 	wantError(t, "Oldest", err, context.Canceled)
 	_, err = s.Get(ended, 1)
 	wantError(t, "Get", err, context.Canceled)
-	_, err = s.ClaimUrgent(ended, t0, 1, 1)
-	wantError(t, "ClaimUrgent", err, context.Canceled)
+	_, err = s.ClaimBefore(ended, t0, queue.Place{Priority: 1}, 1)
+	wantError(t, "ClaimBefore", err, context.Canceled)
 	_, err = s.Prune(ended, t0, 1)
 	wantError(t, "Prune", err, context.Canceled)
 	wantError(t, "Each", firstError(ended, s), context.Canceled)
@@ -360,8 +363,8 @@ func testClose(t *testing.T, open Opener) {
 	wantError(t, "Oldest", err, queue.ErrClosed)
 	_, err = s.Get(t.Context(), 1)
 	wantError(t, "Get", err, queue.ErrClosed)
-	_, err = s.ClaimUrgent(t.Context(), t0, 1, 1)
-	wantError(t, "ClaimUrgent", err, queue.ErrClosed)
+	_, err = s.ClaimBefore(t.Context(), t0, queue.Place{Priority: 1}, 1)
+	wantError(t, "ClaimBefore", err, queue.ErrClosed)
 	_, err = s.Prune(t.Context(), t0, 1)
 	wantError(t, "Prune", err, queue.ErrClosed)
 	wantError(t, "Each", firstError(t.Context(), s), queue.ErrClosed)
