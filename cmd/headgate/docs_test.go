@@ -13,11 +13,15 @@ import (
 func TestDocsAreInStepWithFlags(t *testing.T) {
 	p := &process{}
 	run, emulate, simulate := p.runCommand(), p.emulateCommand(), p.simulateCommand()
+	check, newKey := p.checkCommand(), p.newKeyCommand()
 	known := map[string]bool{"help": true, "version": true}
 	for _, c := range []struct {
 		flags *pflag.FlagSet
 		doc   string
-	}{{run.Flags(), "../../docs/run.md"}, {emulate.Flags(), "../../docs/emulator.md"}, {simulate.Flags(), "../../docs/simulate.md"}} {
+	}{
+		{run.Flags(), "../../docs/run.md"}, {emulate.Flags(), "../../docs/emulator.md"}, {simulate.Flags(), "../../docs/simulate.md"},
+		{check.Flags(), "../../docs/gateway-config.md"}, {newKey.Flags(), "../../docs/gateway-config.md"},
+	} {
 		text, err := os.ReadFile(c.doc)
 		if err != nil {
 			t.Fatal(err)
@@ -33,7 +37,7 @@ func TestDocsAreInStepWithFlags(t *testing.T) {
 		})
 	}
 	mention := regexp.MustCompile("`(?:[^`\n]* )?--([a-z][a-z-]+)")
-	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/simulate.md", "../../docs/design.md", "../../docs/states.md"} {
+	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/simulate.md", "../../docs/gateway-config.md", "../../docs/design.md", "../../docs/states.md"} {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)

@@ -27,6 +27,13 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("nonsense\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
+	gateway := func(region string) string {
+		path := filepath.Join(t.TempDir(), "gateway.yaml")
+		if err := os.WriteFile(path, []byte("orgs: {a: {region: "+region+", mode: pass-through}}\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
 	emulated := []string{"run", "--emulator", "--emulator-limit", "500/s"}
 	srv, url := emulate(t, emulator.Config{Flows: []string{"other"}, Limits: []emulator.Limit{{Rate: 500, Burst: 100}}})
 	at := []string{"run", "--limit", "500/s", "--api-url", url, "--login-url", url, "--journal", filepath.Join(t.TempDir(), "j")}
@@ -48,6 +55,8 @@ func TestExitCodes(t *testing.T) {
 		{"wrong credentials", wrong, append(at, rows), 3, "emulator-client"},
 		{"unknown region", good, []string{"run", "--region", "europe-paris", rows}, 2, "Paris"},
 		{"no such flow", good, append(at, rows), 1, "404"},
+		{"a gateway's file that is good", good, []string{"check", gateway("eu-west-1")}, 0, ""},
+		{"one that is not", nil, []string{"check", gateway("atlantis")}, 2, "gateway.yaml:1: orgs.a.region"},
 		{"help", nil, []string{"--help"}, 0, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

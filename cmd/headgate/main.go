@@ -87,7 +87,7 @@ Nothing is rejected that pacing could have saved, and nothing accepted is lost.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w\nsee: %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(p.runCommand(), p.gatewayCommand(), p.emulateCommand(), p.simulateCommand())
+	root.AddCommand(p.runCommand(), p.gatewayCommand(), p.emulateCommand(), p.simulateCommand(), p.checkCommand(), p.keyCommand())
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return exitDone

@@ -119,6 +119,7 @@ func TestProblems(t *testing.T) {
 			"2: orgs.a.callers.x/y: takes a name", "2: orgs.a.callers.nul: is empty",
 			"3: orgs.b.callers.crm.key: is the key of orgs.a.callers.crm too", "3: orgs.b.callers.crm.held: 20000 is above that of the org, which is 10000",
 		}},
+		{"a bound of the org's callers", "orgs:\n  a: " + login + ", " + crm + ", bounds: {held: 5, held_per_caller: 6}}", []string{"2: orgs.a.bounds.held_per_caller: 6 is above held"}},
 		{"an operator's key", "operators: {ada: {key: " + hash("2") + "}}\norgs: {acme: " + login + ", " + crm + "}}", []string{"2: orgs.acme.callers.crm.key: is the key of operators.ada too"}},
 		{"delivery and more", "orgs:\n  a: " + login + ", delivery: twice, concurrency: 0, timeout: 0, max_wait: x, bounds: {body: 5, held: 5, held_per_caller: 6}}", []string{
 			`2: orgs.a.delivery: "twice": takes at-least-once or at-most-once`, `2: orgs.a.concurrency: "0"`, `2: orgs.a.timeout: "0"`, `2: orgs.a.max_wait: "x"`,

@@ -18,6 +18,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("listen: 0.0.0.0:8080\nbounds: {held: 5, body: 1MiB}\norgs: {a: {region: eu-west-1, mode: pass-through, path: none}}")
 	f.Add("keep: 5\nkeep: [\n- a: {b: &x *y, !!z <<: 'w'}")
 	f.Add("orgs:\n  ? a\n  : |\n    text\n---\n")
+	f.Add(" \r\r \"")
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 20_000 {
 			return
@@ -33,7 +34,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%v, %v", file, err)
 			}
 			for _, p := range problems {
-				if p.Line < 1 || p.Column < 1 || p.Message == "" || p.Line > strings.Count(text, "\n")+2 || strings.Contains(p.Message, secret) {
+				if p.Line < 1 || p.Column < 1 || p.Message == "" || p.Line > strings.Count(text, "\n")+strings.Count(text, "\r")+2 || strings.Contains(p.Message, secret) {
 					t.Fatalf("%+v", p)
 				}
 			}

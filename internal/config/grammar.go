@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -365,4 +366,13 @@ func (r *reader) path(p string) string {
 		return filepath.Clean(p)
 	}
 	return filepath.Join(filepath.Dir(r.name), p)
+}
+
+// CheckPerson says what is wrong with the name of a caller or an operator, nil if
+// it will do.
+func CheckPerson(name string) error {
+	if _, err := personName.parse(name); err != nil {
+		return errors.New("takes " + personName.takes)
+	}
+	return nil
 }

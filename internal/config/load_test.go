@@ -1,8 +1,14 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -267,6 +273,39 @@ func TestLoadPermissions(t *testing.T) {
 	}
 	if _, _, err := Load(write("large", strings.Repeat("#\n", 1<<20), 0o600), os.Getenv); err == nil || !strings.Contains(err.Error(), "is larger than") {
 		t.Error(err)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gw.example.com"}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "gateway.yaml")
+	if err := os.WriteFile(path, []byte("listen: :8443\ntls: {cert: cert.pem, key: key.pem}\noperators: {ada: {key: "+hash("1")+"}}\norgs: {a: {region: eu-west-1, mode: pass-through}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, warnings, err := Load(path, os.Getenv)
+	if err != nil || f.TLS != (TLS{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if runtime.GOOS != "windows" && (len(warnings) != 1 || !strings.Contains(warnings[0].Message, "key.pem holds a secret")) {
+		t.Error(warnings)
 	}
 }
 
