@@ -212,7 +212,10 @@ func (d *door) emulated(p *process) (*config.File, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	end := func() { e.server.Close() }
+	end := func() {
+		e.server.Close()
+		e.report(p.stderr)
+	}
 	file := config.Single(config.Org{
 		Name: "emulator", APIURL: e.url, LoginURL: e.url, Credentials: e.credentials(),
 		Limits: []headgate.Limit{genesys.TokenLimit(d.emulatorLimit.perSecond(), d.emulatorBurst), genesys.LoginLimit()},
@@ -220,9 +223,9 @@ func (d *door) emulated(p *process) (*config.File, func(), error) {
 	if d.data == "" {
 		// The emulator forgets everything as well.
 		file.Data, err = os.MkdirTemp("", "headgate-")
-		folder := file.Data
+		folder, close := file.Data, end
 		end = func() {
-			e.server.Close()
+			close()
 			os.RemoveAll(folder)
 		}
 	}

@@ -253,9 +253,7 @@ func (r *bulkRun) reportEmulator(w io.Writer, counts queue.Counts) {
 	if r.target.emulator == nil {
 		return
 	}
-	e := r.target.emulator.Report()
-	fmt.Fprintf(w, "  the emulator saw: %d executed, %d doubled, %d refused, %d early, at most %d in any 100 ms\n",
-		e.Executed, e.Doubled, e.Rejected, e.Early, e.Peak)
+	fmt.Fprintf(w, "  %s\n", emulatorSaw(r.target.emulator.Report()))
 }
 
 func rowList(c *bulk.Cause) string {

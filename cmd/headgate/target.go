@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -142,6 +144,21 @@ func startEmulator(rate, burst float64) (*builtin, error) {
 	}
 	go e.server.Serve(l) // ends with Close
 	return e, nil
+}
+
+// report says what the emulator saw, and how its limit was used: the span is from
+// the first call that it let through to the last, without the login.
+func (e *builtin) report(w io.Writer) {
+	r := e.srv.Report()
+	fmt.Fprintln(w, emulatorSaw(r))
+	for _, l := range r.Limits {
+		fmt.Fprintf(w, "its limit let %d through in %.2f s: %.2f s at best\n", l.Accepted, l.Span.Seconds(), l.Ideal.Seconds())
+	}
+}
+
+func emulatorSaw(r emulator.Report) string {
+	return fmt.Sprintf("the emulator saw: %d executed, %d doubled, %d refused, %d early, at most %d in any 100 ms",
+		r.Executed, r.Doubled, r.Rejected, r.Early, r.Peak)
 }
 
 // transport returns what makes the attempts. It keeps as many connections as
