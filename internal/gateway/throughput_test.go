@@ -28,10 +28,11 @@ var figures = flag.Bool("figures", false, "measure throughput and memory in earn
 type load struct {
 	perSecond float64
 	p50, p99  time.Duration
+	cpu       time.Duration // of client and server, for each request
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("%.0f/s, p50 %v, p99 %v", l.perSecond, l.p50.Round(time.Microsecond), l.p99.Round(time.Microsecond))
+	return fmt.Sprintf("%.0f/s, p50 %v, p99 %v, CPU %v each", l.perSecond, l.p50.Round(time.Microsecond), l.p99.Round(time.Microsecond), l.cpu.Round(time.Microsecond))
 }
 
 // hammer sends requests over so many connections for a while.
@@ -45,7 +46,7 @@ func hammer(t testing.TB, connections int, d time.Duration, request func() *http
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime()
 	for range connections {
 		wg.Go(func() {
 			var mine []time.Duration
@@ -70,11 +71,12 @@ func hammer(t testing.TB, connections int, d time.Duration, request func() *http
 	}
 	wg.Wait()
 	took := time.Since(start)
+	cpu = cpuTime() - cpu
 	if failed.Load() > 0 {
 		t.Errorf("%d of %d failed", failed.Load(), len(all))
 	}
 	slices.Sort(all)
-	return load{float64(len(all)) / took.Seconds(), all[len(all)/2], all[len(all)*99/100]}
+	return load{float64(len(all)) / took.Seconds(), all[len(all)/2], all[len(all)*99/100], cpu / time.Duration(len(all))}
 }
 
 // rounds runs two loads in turn, so that what else the machine does hits both,
