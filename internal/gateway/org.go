@@ -46,8 +46,7 @@ type org struct {
 	coming     coming // executions on their way to the store
 	hub
 	post  *postman
-	sent  atomic.Int64  // attempts since the limiter was stored
-	spent chan struct{} // has one entry if the limiter is to be stored
+	spent *spent
 
 	life        context.Context // of what goes on in the background
 	end         context.CancelFunc
@@ -80,7 +79,7 @@ func below(base *url.URL, path, plain, query string) *url.URL {
 
 // newOrg opens an org. Nothing of it is at work before start.
 func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
-	o = &org{g: g, name: conf.Name, log: g.log.With("org", conf.Name), spent: make(chan struct{}, 1)}
+	o = &org{g: g, name: conf.Name, log: g.log.With("org", conf.Name), spent: newSpent(limitsOf(conf))}
 	o.meter = &meter{Org: g.telemetry.Org(conf.Name), spend: o.spend}
 	o.conf.Store(conf)
 	o.callers.apply(conf)
@@ -283,22 +282,9 @@ func (o *org) apply(conf *config.Org) error {
 		}
 	}
 	o.conf.Store(conf)
+	o.spent.setLimits(limitsOf(conf))
 	o.callers.apply(conf)
 	return nil
-}
-
-// saveEvery is after how many attempts the limiter is stored at the latest, if
-// they come quickly: a process that is killed then knows of all but a few.
-const saveEvery = 10
-
-// spend notes that an attempt leaves.
-func (o *org) spend() {
-	if o.sent.Add(1) == saveEvery {
-		select {
-		case o.spent <- struct{}{}:
-		default:
-		}
-	}
 }
 
 // retire ends the taking of work, and waits for what is held.
@@ -315,6 +301,8 @@ func (o *org) close() error {
 	o.dispatching.Wait()
 	o.background.Wait()
 	o.link().close()
+	o.limiter.Shut() // for requests that came by an earlier file
+	o.spent.nothingLeaves()
 	return o.store.Close()
 }
 
