@@ -28,6 +28,11 @@ type State struct {
 	// Spent is how many tokens a full bucket lacked; more than it holds, if
 	// some were owed.
 	Spent float64 `json:"spent"`
+	// Unsure is how many more may have left since At, of which Spent knows
+	// nothing: Restore takes them for spent just then. Snapshot leaves it 0;
+	// it is for those who store a snapshot now and then, and not for each
+	// request.
+	Unsure float64 `json:"unsure,omitempty"`
 	// Gate is until when the server wants everybody to stay away; zero if
 	// it does not.
 	Gate time.Time `json:"gate,omitzero"`
@@ -107,6 +112,7 @@ func (l *Limiter) restore(states []State, now bucket.Instant) {
 			age := max(0, time.Since(s.At))
 			b.Restore(now, s.Spent, age)
 			a.relearn(s, now, age)
+			b.Doubt(now, s.Unsure)
 			restoreGate(b, s, now)
 			continue
 		}

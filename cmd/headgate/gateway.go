@@ -174,6 +174,7 @@ func (d *door) read(p *process, log *slog.Logger) (*config.File, error) {
 	for _, w := range warnings {
 		log.Warn(w.String())
 	}
+	d.override(file)
 	return file, nil
 }
 
@@ -194,13 +195,18 @@ func (d *door) file(p *process, log *slog.Logger) (file *config.File, end func()
 	if err != nil {
 		return nil, nil, err
 	}
+	d.override(file)
+	return file, end, nil
+}
+
+// override puts what the command line says in place of what the file says.
+func (d *door) override(file *config.File) {
 	if d.listen != "" {
 		file.Listen = []string{d.listen}
 	}
 	if d.data != "" {
 		file.Data = d.data
 	}
-	return file, end, nil
 }
 
 // emulated makes a file with one org, which is the built-in emulator.

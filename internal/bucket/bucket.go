@@ -564,6 +564,32 @@ func (b *Bucket) Restore(now Instant, spent float64, age time.Duration) {
 	}
 }
 
+// Doubt takes n tokens of which nobody knows whether they were spent: it counts
+// them as spent at now.
+func (b *Bucket) Doubt(now Instant, n float64) {
+	if !(n > 0) {
+		return
+	}
+	l := &b.learner
+	switch {
+	case b.max > 0:
+		for range int(math.Ceil(min(n, float64(b.max)))) {
+			b.log.push(now, b.max)
+		}
+		if l.phase == windows {
+			l.window.used += int(math.Ceil(min(n, float64(b.max))))
+		}
+	case b.rate > 0:
+		n = min(n, b.full)
+		b.level, b.at = b.levelAt(now)-n, now
+		if b.rule.Learn {
+			l.x -= n
+			l.anchor.level -= n
+			l.anchor.variance += square(n / 2)
+		}
+	}
+}
+
 // Gate returns until when the gate is closed, and whether it is at now.
 func (b *Bucket) Gate(now Instant) (until Instant, closed bool) {
 	return b.gate, now < b.gate

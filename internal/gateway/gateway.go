@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -61,7 +62,9 @@ type Gateway struct {
 	background context.Context
 	end        context.CancelFunc
 	running    sync.WaitGroup
-	draining   chan struct{} // closed when the gateway stops
+	leavingMu  sync.Mutex
+	leaving    map[string]*org // those that no file names any more
+	draining   chan struct{}   // closed when the gateway stops
 	stopOnce   sync.Once
 	// Contexts apart: of taking work from the queues, and of doing it.
 	take, do         context.Context
@@ -76,7 +79,7 @@ func Open(c Config) (*Gateway, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		config: c, log: c.Logger, draining: make(chan struct{}),
+		config: c, log: c.Logger, draining: make(chan struct{}), leaving: map[string]*org{},
 		telemetry: telemetry.New(c.Version), crossOrigin: http.NewCrossOriginProtection(),
 	}
 	if c.Env == nil {
@@ -164,13 +167,41 @@ func (g *Gateway) Reload(f *config.File) error {
 // retire ends an org that the file does not name any more: what is held for it
 // goes on, what is queued stays on disk.
 func (g *Gateway) retire(o *org) {
+	o.gone = make(chan struct{})
+	g.leavingMu.Lock()
+	g.leaving[o.name] = o
+	g.leavingMu.Unlock()
 	g.running.Go(func() {
-		o.retire()
-		g.telemetry.Forget(o.name)
+		if !o.leave() {
+			return
+		}
 		if err := o.close(); err != nil {
 			g.log.Warn("closing an org", "org", o.name, "err", err)
 		}
+		g.telemetry.Forget(o.name)
+		close(o.gone)
 	})
+}
+
+// back returns an org that is about to leave, if there is one with that name and
+// it can stay. If it can't, it has gone when back returns.
+func (g *Gateway) back(name string) *org {
+	g.leavingMu.Lock()
+	o := g.leaving[name]
+	delete(g.leaving, name)
+	g.leavingMu.Unlock()
+	if o == nil || o.stay() {
+		return o
+	}
+	<-o.gone
+	return nil
+}
+
+// everyOrg returns the orgs that the file names, and those that are about to leave.
+func (g *Gateway) everyOrg() []*org {
+	g.leavingMu.Lock()
+	defer g.leavingMu.Unlock()
+	return slices.AppendSeq(slices.Clone(g.setting().orgs), maps.Values(g.leaving))
 }
 
 // Drain stops the taking of new work, and returns when nothing is on the wire any
@@ -182,8 +213,8 @@ func (g *Gateway) Drain(ctx context.Context) {
 	idle := make(chan struct{})
 	go func() {
 		defer close(idle)
-		for _, o := range g.setting().orgs {
-			o.dispatching.Wait()
+		for _, o := range g.everyOrg() {
+			<-o.rest()
 		}
 	}()
 	select {
@@ -195,7 +226,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 // Refuse refuses the calls that are held and have not been sent.
 func (g *Gateway) Refuse() {
 	g.refusing.Store(true)
-	for _, o := range g.setting().orgs {
+	for _, o := range g.everyOrg() {
 		o.limiter.Shut()
 	}
 }

@@ -160,38 +160,6 @@ func (o *org) observe(x queue.Execution, step queue.Step) {
 	}
 }
 
-// saveLimiter stores what is known of the limits now and then: a restart must
-// not refill a bucket, and not every call writes to the journal.
-func (o *org) saveLimiter(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return // closing the journal stores it once more
-		case <-o.spent:
-		case <-tick.C:
-		}
-		if o.sent.Swap(0) == 0 {
-			continue
-		}
-		if v := o.limiterState(); v != nil {
-			if err := o.store.SetMeta(ctx, sqlite.MetaLimiter, v); err != nil && ctx.Err() == nil {
-				o.log.Warn("what is known of the limits can't be stored", "err", err)
-				sleep(ctx, 5*time.Second)
-			}
-		}
-	}
-}
-
-func (o *org) limiterState() []byte {
-	v, err := json.Marshal(o.limiter.Snapshot())
-	if err != nil {
-		return nil
-	}
-	return v
-}
-
 // restoreLimiter takes over what an earlier process knew of the limits.
 func (o *org) restoreLimiter(ctx context.Context) error {
 	v, err := o.store.Meta(ctx, sqlite.MetaLimiter)

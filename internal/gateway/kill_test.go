@@ -165,7 +165,7 @@ func TestKill(t *testing.T) {
 	}
 	const rate, burst = 100, 50
 	srv, url := emulate(t, emulator.Config{
-		Limits:  []emulator.Limit{{Rate: rate, Burst: burst}},
+		Limits:  []emulator.Limit{{Rate: rate, Burst: burst, Per: emulator.PerClient}},
 		Latency: 20 * time.Millisecond, Jitter: 60 * time.Millisecond,
 	})
 	hook := newReceiver(t)
@@ -293,4 +293,45 @@ func emulate(t testing.TB, c emulator.Config) (*emulator.Server, string) {
 	server := httptest.NewServer(srv.API())
 	t.Cleanup(server.Close)
 	return srv, server.URL
+}
+
+// kill -9 in the middle of a burst of held calls, which no journal knows of: the
+// next process does not send what has left already once more.
+func TestKillInBurst(t *testing.T) {
+	const rate, burst, rounds = 10, 100, 6
+	srv, url := emulate(t, emulator.Config{Limits: []emulator.Limit{{Rate: rate, Burst: burst, Per: emulator.PerClient}}, Latency: 5 * time.Millisecond})
+	s := serving{API: url, Address: freeAddress(t), Data: t.TempDir(), Rate: rate, Burst: burst, Drain: time.Second}
+	base := "http://" + s.Address
+	var calls atomic.Int64
+	for round := range rounds {
+		cmd := s.spawn(t)
+		wait(t, "the gateway", func() bool {
+			resp, err := client.Get(base + "/readyz")
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil
+		})
+		before := srv.Report().Accepted
+		ctx, stop := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range 2 * burst {
+			crowd.Go(func() {
+				req, _ := http.NewRequestWithContext(ctx, "POST", base+executePath, strings.NewReader(body(int(calls.Add(1)))))
+				if resp, err := client.Do(req); err == nil {
+					resp.Body.Close()
+				}
+			})
+		}
+		enough := before + int64(5+rand.IntN(burst/4))
+		wait(t, "a part of the burst", func() bool { return srv.Report().Accepted >= enough })
+		cmd.Process.Kill()
+		cmd.Wait()
+		stop()
+		crowd.Wait()
+		t.Logf("round %d: %d accepted, %d refused", round, srv.Report().Accepted-before, srv.Report().Rejected)
+	}
+	if r := srv.Report(); r.Rejected > 1 {
+		t.Errorf("%d of %d refused: restarts have refilled the bucket", r.Rejected, r.Arrivals)
+	}
 }

@@ -46,15 +46,12 @@ type org struct {
 	coming     coming // executions on their way to the store
 	hub
 	post  *postman
-	sent  atomic.Int64  // attempts since the limiter was stored
-	spent chan struct{} // has one entry if the limiter is to be stored
+	spent *spent
 
-	life        context.Context // of what goes on in the background
-	end         context.CancelFunc
-	take        context.Context // of taking work from the queue
-	stopTake    context.CancelFunc
-	background  sync.WaitGroup
-	dispatching sync.WaitGroup
+	life       context.Context // of what goes on in the background
+	end        context.CancelFunc
+	background sync.WaitGroup
+	shift
 }
 
 // link is the way to an org's API, as one file has it.
@@ -80,12 +77,11 @@ func below(base *url.URL, path, plain, query string) *url.URL {
 
 // newOrg opens an org. Nothing of it is at work before start.
 func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
-	o = &org{g: g, name: conf.Name, log: g.log.With("org", conf.Name), spent: make(chan struct{}, 1)}
+	o = &org{g: g, name: conf.Name, log: g.log.With("org", conf.Name), spent: newSpent(limitsOf(conf))}
 	o.meter = &meter{Org: g.telemetry.Org(conf.Name), spend: o.spend}
 	o.conf.Store(conf)
 	o.callers.apply(conf)
 	o.life, o.end = context.WithCancel(g.background)
-	o.take, o.stopTake = context.WithCancel(g.take)
 	if o.limiter, err = headgate.NewLimiter(headgate.LimiterConfig{Limits: limitsOf(conf), Observer: o.meter.observe}); err != nil {
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
 	}
@@ -96,6 +92,9 @@ func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
 	o.post = newPostman(o)
 	path := filepath.Join(g.config.File.Data, conf.Name+".journal")
 	if o.store, err = sqlite.Open(path, sqlite.Options{Limiter: o.limiterState}); err != nil {
+		if errors.Is(err, sqlite.ErrLocked) {
+			return nil, fmt.Errorf("org %s: another gateway is at work in the data folder %s: %w", conf.Name, g.config.File.Data, err)
+		}
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
 	}
 	if err := o.restoreLimiter(g.background); err != nil {
@@ -204,9 +203,12 @@ func newWire(conf *config.Org) *http.Transport {
 	return t
 }
 
-// start sets an org to work.
+// start sets an org to work, or back to work if it was about to leave.
 func (o *org) start() {
-	o.dispatching.Go(func() { o.dispatch(o.take, o.g.do) })
+	if o.work(o); o.started {
+		return
+	}
+	o.started = true
 	o.background.Go(func() { o.saveLimiter(o.life) })
 	o.background.Go(func() { o.prune(o.life) })
 	o.background.Go(func() { o.post.run(o.life) })
@@ -283,38 +285,20 @@ func (o *org) apply(conf *config.Org) error {
 		}
 	}
 	o.conf.Store(conf)
+	o.spent.setLimits(limitsOf(conf))
 	o.callers.apply(conf)
 	return nil
 }
 
-// saveEvery is after how many attempts the limiter is stored at the latest, if
-// they come quickly: a process that is killed then knows of all but a few.
-const saveEvery = 10
-
-// spend notes that an attempt leaves.
-func (o *org) spend() {
-	if o.sent.Add(1) == saveEvery {
-		select {
-		case o.spent <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// retire ends the taking of work, and waits for what is held.
-func (o *org) retire() {
-	o.stopTake()
-	for o.held.Load() > 0 && sleep(o.life, 100*time.Millisecond) {
-	}
-}
-
 // close ends an org. Its journal is closed last.
 func (o *org) close() error {
-	o.stopTake()
+	over := o.rest()
 	o.end()
-	o.dispatching.Wait()
+	<-over
 	o.background.Wait()
 	o.link().close()
+	o.limiter.Shut() // for requests that came by an earlier file
+	o.spent.nothingLeaves()
 	return o.store.Close()
 }
 

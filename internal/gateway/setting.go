@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/internal/config"
@@ -26,17 +27,25 @@ type setting struct {
 // have; others are opened. On an error nothing of old was changed.
 func (g *Gateway) newSetting(f *config.File, old *setting) (s *setting, err error) {
 	s = &setting{file: f, byName: map[string]*org{}, byPath: map[string]*org{}, byHost: map[string]*org{}}
-	var opened []*org
+	var opened, returned []*org
 	defer func() {
 		if err != nil {
 			for _, o := range opened {
 				o.close()
+			}
+			for _, o := range returned {
+				g.retire(o)
 			}
 		}
 	}()
 	for i := range f.Orgs {
 		conf := &f.Orgs[i]
 		o := old.org(conf.Name)
+		if o == nil {
+			if o = g.back(conf.Name); o != nil {
+				returned = append(returned, o)
+			}
+		}
 		if o == nil {
 			if o, err = g.newOrg(conf); err != nil {
 				return nil, err
@@ -59,7 +68,7 @@ func (g *Gateway) newSetting(f *config.File, old *setting) (s *setting, err erro
 		return nil, err
 	}
 	for i, o := range s.orgs {
-		if old.org(o.name) == o {
+		if !slices.Contains(opened, o) {
 			if err := o.apply(&f.Orgs[i]); err != nil {
 				return nil, err
 			}
