@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,20 +61,28 @@ func perSecond(b *testing.B, n int, what string) {
 // each gives about 4,000.
 func BenchmarkInsert(b *testing.B) {
 	for _, c := range []struct {
-		name string
-		opt  Options
+		name    string
+		opt     Options
+		callers int64 // who share it
 	}{
-		{"group commit", Options{}},
-		{"one transaction each", Options{maxBatch: 1}},
+		{"group commit", Options{}, 0},
+		{"one caller", Options{}, 1},
+		{"64 callers", Options{}, 64},
+		{"one transaction each", Options{maxBatch: 1}, 0},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s := bencher(b, c.opt)
 			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
 			before := cpuTime()
+			var number atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
+				x := benchExecution()
+				if c.callers > 0 {
+					x.Caller, x.Weight = fmt.Sprint("caller ", number.Add(1)%c.callers), 1
+				}
 				for pb.Next() {
-					if err := s.Add(context.Background(), []queue.Execution{benchExecution()}); err != nil {
+					if err := s.Add(context.Background(), []queue.Execution{x}); err != nil {
 						b.Error(err)
 						return
 					}
