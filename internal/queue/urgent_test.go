@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -208,6 +209,65 @@ func TestUrgentComesDue(t *testing.T) {
 		b.states(queue.Queued, queue.Queued, queue.Queued, queue.Done)
 		if len(left) != 3 || left[0] != time.Second || left[1] != time.Second || left[2] < 11*time.Second || left[2] > 12*time.Second {
 			t.Errorf("left after %v, want 1 s, 1 s, and 11 to 12 s", left)
+		}
+	})
+}
+
+// Executions of a caller who comes late stand beside those of one who has filled
+// all slots, and leave room for what is urgent.
+func TestTurnsOvertake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		began := map[string]int{}
+		send := func(ctx context.Context, x queue.Execution, _ func() error) (queue.Step, error) {
+			mu.Lock()
+			began[x.Caller]++
+			mu.Unlock()
+			<-ctx.Done() // no permit comes
+			return queue.Step{}, ctx.Err()
+		}
+		of := func(caller string, n, priority int) []queue.Execution {
+			xs := make([]queue.Execution, n)
+			for i := range xs {
+				xs[i].Caller, xs[i].Weight, xs[i].Priority = caller, 1, priority
+			}
+			return xs
+		}
+		b := newBench(t, send, of("bulk", 100, 0)...)
+		b.Stay, b.Concurrency = true, 100
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx, t.Context()) }()
+		want := func(want map[string]int) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if !maps.Equal(began, want) {
+				t.Fatalf("began %v, want %v", began, want)
+			}
+		}
+		add := func(xs []queue.Execution) {
+			t.Helper()
+			must(t, b.s.Add(t.Context(), xs))
+			b.Wake(xs[0].Place())
+		}
+		want(map[string]int{"bulk": 100})
+		add(of("late", 10, 0))
+		want(map[string]int{"bulk": 100, "late": 10})
+		add(of("later", 100, 0))
+		want(map[string]int{"bulk": 100, "late": 10, "later": 40})
+		add(of("urgent", 30, -1))
+		want(map[string]int{"bulk": 100, "late": 10, "later": 40, "urgent": 30})
+		add(of("urgent", 100, -1))
+		want(map[string]int{"bulk": 100, "late": 10, "later": 40, "urgent": 50})
+		add(of("bulk", 100, 0))
+		want(map[string]int{"bulk": 100, "late": 10, "later": 40, "urgent": 50})
+		cancel()
+		must(t, <-ended)
+		if c, err := b.s.Counts(t.Context()); err != nil || c[queue.Queued] != 440 {
+			t.Errorf("afterwards %v, %v", c, err)
 		}
 	})
 }

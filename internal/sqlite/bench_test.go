@@ -63,23 +63,29 @@ func BenchmarkInsert(b *testing.B) {
 	for _, c := range []struct {
 		name    string
 		opt     Options
-		gateway bool // with caller, key and the rest
+		callers int64 // who share it
+		keys    bool
 	}{
-		{"group commit", Options{}, false},
-		{"group commit, as a gateway", Options{}, true},
-		{"one transaction each", Options{maxBatch: 1}, false},
+		{"group commit", Options{}, 0, false},
+		{"one caller", Options{}, 1, false},
+		{"64 callers", Options{}, 64, false},
+		{"64 callers with keys", Options{}, 64, true},
+		{"one transaction each", Options{maxBatch: 1}, 0, false},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s := bencher(b, c.opt)
 			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 			b.ResetTimer()
 			before := cpuTime()
-			var n atomic.Int64
+			var number atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
+				x := benchExecution()
+				if c.callers > 0 {
+					x.Caller, x.Weight = fmt.Sprint("caller ", number.Add(1)%c.callers), 1
+				}
 				for pb.Next() {
-					x := benchExecution()
-					if c.gateway {
-						x = gatewayExecution(int(n.Add(1)))
+					if c.keys {
+						x.Key = fmt.Sprintf("%032x", uint64(number.Add(1))*0x9e3779b97f4a7c15)
 					}
 					if err := s.Add(context.Background(), []queue.Execution{x}); err != nil {
 						b.Error(err)
@@ -136,131 +142,6 @@ func BenchmarkRecover(b *testing.B) {
 			}
 		})
 	}
-}
-
-// gatewayExecution is one as a gateway accepts it.
-func gatewayExecution(i int) queue.Execution {
-	x := benchExecution()
-	x.Caller, x.Key = fmt.Sprintf("caller-%d", i%20), fmt.Sprintf("%032x", uint64(i)*0x9e3779b97f4a7c15)
-	x.Accepted, x.Extra = time.Unix(int64(i)+1, 0), []byte(`{"type":"application/json"}`)
-	return x
-}
-
-// fillGateway adds n of a gateway's executions; like may change them.
-func fillGateway(b *testing.B, s *Store, n int, like func(i int, x *queue.Execution)) {
-	b.Helper()
-	for from := 0; from < n; from += 5000 {
-		xs := make([]queue.Execution, min(5000, n-from))
-		for i := range xs {
-			xs[i] = gatewayExecution(from + i)
-			like(from+i, &xs[i])
-		}
-		if err := s.Add(b.Context(), xs); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkStart opens a journal of a gateway and asks all that a start asks,
-// with Recover for both deliveries. The issue wants it within 5 s at a million.
-func BenchmarkStart(b *testing.B) {
-	for _, queued := range []int{10_000, 1_000_000} {
-		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
-			if queued > 10_000 && testing.Short() {
-				b.Skip("takes a while to fill")
-			}
-			path := filepath.Join(b.TempDir(), "journal")
-			s, err := Open(path, Options{})
-			must(b, err)
-			fillGateway(b, s, queued, func(int, *queue.Execution) {})
-			must(b, s.Close())
-			b.ResetTimer()
-			for b.Loop() {
-				s, err := Open(path, Options{})
-				must(b, err)
-				for _, delivery := range []queue.Delivery{queue.AtLeastOnce, queue.AtMostOnce} {
-					got, err := queue.Recover(b.Context(), s, delivery, time.Now())
-					if err != nil || got != (queue.Recovered{}) {
-						b.Fatal(got, err)
-					}
-				}
-				counts, err := s.Counts(b.Context())
-				if err != nil || counts[queue.Queued] != int64(queued) {
-					b.Fatal(counts, err)
-				}
-				if load, err := s.Load(b.Context()); err != nil || len(load) != 20 {
-					b.Fatal(load, err)
-				}
-				if at, ok, err := s.Oldest(b.Context()); err != nil || !ok || at.Unix() != 1 {
-					b.Fatal(at, ok, err)
-				}
-				b.StopTimer()
-				must(b, s.Close())
-				b.StartTimer()
-			}
-		})
-	}
-}
-
-// BenchmarkList reads the newest 50, by several filters, from a journal in which
-// those that match are far behind what else there is.
-func BenchmarkList(b *testing.B) {
-	for _, stored := range []int{10_000, 1_000_000} {
-		if stored > 10_000 && testing.Short() {
-			b.Skip("takes a while to fill")
-		}
-		s := bencher(b, Options{})
-		fillGateway(b, s, stored, func(i int, x *queue.Execution) {
-			switch {
-			case i < 2000 && i%2 == 0:
-				x.State = queue.Unknown
-			case i >= 2000:
-				x.State = queue.Done
-			}
-		})
-		unknown, queued := []queue.State{queue.Unknown}, []queue.State{queue.Queued}
-		for _, f := range []queue.Filter{
-			{}, {Caller: "caller-2"}, {States: unknown}, {States: unknown, Caller: "caller-2"}, {States: queued},
-			{States: queued, Caller: "caller-3"}, {States: []queue.State{queue.Failed, queue.Expired, queue.Sent}},
-		} {
-			f.Newest, f.Limit = true, 50
-			b.Run(fmt.Sprintf("stored=%d/%v of %q", stored, f.States, f.Caller), func(b *testing.B) {
-				for b.Loop() {
-					for _, err := range s.Each(b.Context(), f) {
-						must(b, err)
-					}
-				}
-			})
-		}
-		b.Run(fmt.Sprintf("stored=%d/oldest", stored), func(b *testing.B) {
-			for b.Loop() {
-				if _, ok, err := s.Oldest(b.Context()); err != nil || !ok {
-					b.Fatal(ok, err)
-				}
-			}
-		})
-	}
-}
-
-// BenchmarkPrune forgets what has ended beside a million that wait.
-func BenchmarkPrune(b *testing.B) {
-	s := bencher(b, Options{})
-	stored := 1_000_000
-	if testing.Short() {
-		stored = 10_000
-	}
-	fillGateway(b, s, stored, func(int, *queue.Execution) {})
-	fillGateway(b, s, b.N+500, func(i int, x *queue.Execution) {
-		x.Key += "-ended"
-		x.State, x.Ended = queue.Done, time.Unix(int64(i), 0)
-	})
-	b.ResetTimer()
-	for n := 0; n < b.N; n += 500 {
-		if got, err := s.Prune(b.Context(), time.Now(), 500); err != nil || got != 500 {
-			b.Fatal(got, err)
-		}
-	}
-	perSecond(b, b.N, "pruned")
 }
 
 // BenchmarkCycle carries executions from claim to sent to done with 200 at
