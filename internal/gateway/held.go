@@ -55,10 +55,14 @@ func (c *held) hold(w http.ResponseWriter, r *http.Request) {
 
 // maxWait returns how long the call may wait, for permits and between attempts.
 func (c *held) maxWait() time.Duration {
+	wait := c.org.settings().MaxWait
 	if c.wish.hasWait {
-		return max(c.wish.wait, time.Nanosecond) // 0 would be no bound
+		wait = c.wish.wait
 	}
-	return c.org.settings().MaxWait
+	if !c.wish.deadline.IsZero() {
+		wait = min(wait, c.wish.deadline.Sub(c.came))
+	}
+	return max(wait, time.Nanosecond) // 0 would be no bound
 }
 
 // delivery says what becomes of the call if it left and no answer comes: what
