@@ -174,7 +174,18 @@ func (d *door) read(p *process, log *slog.Logger) (*config.File, error) {
 	for _, w := range warnings {
 		log.Warn(w.String())
 	}
+	d.override(file)
 	return file, nil
+}
+
+// override puts what the command line says in the place of what the file says.
+func (d *door) override(file *config.File) {
+	if d.listen != "" {
+		file.Listen = []string{d.listen}
+	}
+	if d.data != "" {
+		file.Data = d.data
+	}
 }
 
 // file finds out what is to be served: what the file says, one org from the
@@ -194,12 +205,7 @@ func (d *door) file(p *process, log *slog.Logger) (file *config.File, end func()
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.listen != "" {
-		file.Listen = []string{d.listen}
-	}
-	if d.data != "" {
-		file.Data = d.data
-	}
+	d.override(file)
 	return file, end, nil
 }
 
