@@ -178,6 +178,16 @@ func (d *door) read(p *process, log *slog.Logger) (*config.File, error) {
 	return file, nil
 }
 
+// override puts what the command line says in the place of what the file says.
+func (d *door) override(file *config.File) {
+	if d.listen != "" {
+		file.Listen = []string{d.listen}
+	}
+	if d.data != "" {
+		file.Data = d.data
+	}
+}
+
 // file finds out what is to be served: what the file says, one org from the
 // environment, or the built-in emulator. end is called at the end.
 func (d *door) file(p *process, log *slog.Logger) (file *config.File, end func(), err error) {
@@ -197,16 +207,6 @@ func (d *door) file(p *process, log *slog.Logger) (file *config.File, end func()
 	}
 	d.override(file)
 	return file, end, nil
-}
-
-// override puts what the command line says in place of what the file says.
-func (d *door) override(file *config.File) {
-	if d.listen != "" {
-		file.Listen = []string{d.listen}
-	}
-	if d.data != "" {
-		file.Data = d.data
-	}
 }
 
 // emulated makes a file with one org, which is the built-in emulator.
