@@ -38,10 +38,14 @@ type serving struct {
 }
 
 func (s serving) file() *config.File {
+	// Each process logs in, and the login's own limit outlives them too: so
+	// many in a minute would wait for it.
+	logins := genesys.LoginLimit()
+	logins.Rate, logins.Burst, logins.Max, logins.Window = 100, 100, 0, 0
 	f := config.Single(config.Org{
 		Name: "acme", APIURL: s.API, LoginURL: s.API,
 		Credentials: genesys.Credentials{ClientID: emulator.DefaultClientID, ClientSecret: genesys.NewSecret(emulator.DefaultClientSecret)},
-		Limits:      []headgate.Limit{{Name: genesys.LimitToken, Match: "/api/", Rate: s.Rate, Burst: s.Burst}},
+		Limits:      []headgate.Limit{{Name: genesys.LimitToken, Match: "/api/", Rate: s.Rate, Burst: s.Burst}, logins},
 		MaxWait:     time.Minute, Timeout: 30 * time.Second,
 	})
 	f.Data, f.Listen, f.Drain = s.Data, []string{s.Address}, s.Drain
@@ -211,7 +215,7 @@ func TestKill(t *testing.T) {
 		if i%2 == 0 { // half of the kills meet a process at work, however long it takes to start
 			wait(t, "work", func() bool { return srv.Report().Executed > before })
 		}
-		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+		sleep(t.Context(), time.Duration(rand.IntN(600))*time.Millisecond)
 		cmd.Process.Kill()
 		cmd.Wait()
 		if srv.Report().Executed > before {
