@@ -13,7 +13,7 @@ import (
 func TestDocsAreInStepWithFlags(t *testing.T) {
 	p := &process{}
 	run, emulate, simulate := p.runCommand(), p.emulateCommand(), p.simulateCommand()
-	check, newKey := p.checkCommand(), p.newKeyCommand()
+	check, newKey, gateway := p.checkCommand(), p.newKeyCommand(), p.gatewayCommand()
 	known := map[string]bool{"help": true, "version": true}
 	for _, c := range []struct {
 		flags *pflag.FlagSet
@@ -21,6 +21,7 @@ func TestDocsAreInStepWithFlags(t *testing.T) {
 	}{
 		{run.Flags(), "../../docs/run.md"}, {emulate.Flags(), "../../docs/emulator.md"}, {simulate.Flags(), "../../docs/simulate.md"},
 		{check.Flags(), "../../docs/gateway-config.md"}, {newKey.Flags(), "../../docs/gateway-config.md"},
+		{gateway.Flags(), "../../docs/gateway.md"},
 	} {
 		text, err := os.ReadFile(c.doc)
 		if err != nil {
@@ -37,7 +38,7 @@ func TestDocsAreInStepWithFlags(t *testing.T) {
 		})
 	}
 	mention := regexp.MustCompile("`(?:[^`\n]* )?--([a-z][a-z-]+)")
-	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/simulate.md", "../../docs/gateway-config.md", "../../docs/design.md", "../../docs/states.md"} {
+	for _, doc := range []string{"../../README.md", "../../docs/run.md", "../../docs/emulator.md", "../../docs/simulate.md", "../../docs/gateway-config.md", "../../docs/gateway.md", "../../docs/http-api.md", "../../docs/design.md", "../../docs/states.md"} {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)

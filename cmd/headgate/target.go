@@ -147,9 +147,13 @@ func startEmulator(rate, burst float64) (*builtin, error) {
 }
 
 // report says what the emulator saw, and how its limit was used: the span is from
-// the first call that it let through to the last, without the login.
+// the first call that it let through to the last, without the login. If none came
+// there is nothing to say.
 func (e *builtin) report(w io.Writer) {
 	r := e.srv.Report()
+	if r.Arrivals == 0 {
+		return
+	}
 	fmt.Fprintln(w, emulatorSaw(r))
 	for _, l := range r.Limits {
 		fmt.Fprintf(w, "its limit let %d through in %.2f s: %.2f s at best\n", l.Accepted, l.Span.Seconds(), l.Ideal.Seconds())
