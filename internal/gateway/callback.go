@@ -161,6 +161,9 @@ func (c *callbacks) post(o *org, id int64, address string) error {
 	req.Header.Set(fieldExecution, o.idOf(id))
 	req.Header.Set(signatureField, signature(c.g.file().Callbacks.Secret.Reveal(), time.Now(), body))
 	resp, err := c.client.Do(req)
+	if whole, ok := errors.AsType[*url.Error](err); ok {
+		return whole.Err // the address may hold a secret
+	}
 	if err != nil {
 		return err
 	}
