@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func (p *process) gateway(d *door) error {
 	if err := os.MkdirAll(file.Data, 0o700); err != nil {
 		return usage("the data folder can't be made: %w", err)
 	}
-	listeners, certificate, err := listen(file)
+	listeners, c, err := listen(file)
 	if err != nil {
 		return err
 	}
@@ -101,14 +102,14 @@ func (p *process) gateway(d *door) error {
 		return &exitError{exitNotAllDone, err}
 	}
 	scheme := "http"
-	if certificate != nil {
+	if c != nil {
 		scheme = "https"
 	}
 	for _, l := range listeners {
 		fmt.Fprintf(p.stderr, "the gateway is on %s://%s, its page on %[1]s://%[2]s/headgate/\n", scheme, l.Addr())
 	}
-	ctx, abort := p.attendGateway(d, g, log)
-	err = g.Serve(ctx, abort, listeners, certificate)
+	ctx, abort := p.attendGateway(d.lasts, func() { d.reload(p, g, c, log) })
+	err = g.Serve(ctx, abort, listeners, c.config())
 	if err := errors.Join(err, g.Close()); err != nil {
 		return &exitError{exitNotAllDone, err}
 	}
@@ -118,7 +119,7 @@ func (p *process) gateway(d *door) error {
 // attendGateway returns a context that ends with the first signal, or when the
 // gateway's time is over, and one that ends with the second. SIGHUP reads the
 // file again.
-func (p *process) attendGateway(d *door, g *gateway.Gateway, log *slog.Logger) (serve, abort context.Context) {
+func (p *process) attendGateway(lasts time.Duration, reload func()) (serve, abort context.Context) {
 	serve, stop := context.WithCancel(context.Background())
 	abort, end := context.WithCancel(context.Background())
 	hup := make(chan os.Signal, 1)
@@ -126,14 +127,14 @@ func (p *process) attendGateway(d *door, g *gateway.Gateway, log *slog.Logger) (
 		signal.Notify(hup, hangUp...)
 	}
 	var over <-chan time.Time
-	if d.lasts > 0 {
-		over = time.After(d.lasts)
+	if lasts > 0 {
+		over = time.After(lasts)
 	}
 	go func() {
 		for {
 			select {
 			case <-hup:
-				d.reload(p, g, log)
+				reload()
 			case <-over:
 				stop()
 			case <-p.signals:
@@ -148,16 +149,14 @@ func (p *process) attendGateway(d *door, g *gateway.Gateway, log *slog.Logger) (
 	return serve, abort
 }
 
-// reload reads the file again. One that is wrong changes nothing.
-func (d *door) reload(p *process, g *gateway.Gateway, log *slog.Logger) {
+// reload reads the file again, and the certificate that it names. If anything is
+// wrong with one of them nothing changes.
+func (d *door) reload(p *process, g *gateway.Gateway, c *certificate, log *slog.Logger) {
 	if d.config == "" {
 		log.Warn("there is no file to read again: the gateway was started without --config")
 		return
 	}
-	file, err := d.read(p, log)
-	if err == nil {
-		err = g.Reload(file)
-	}
+	file, err := d.takeOver(p, g, c, log)
 	if err != nil {
 		log.Error("the file was not taken over: what was before goes on", "err", err)
 		return
@@ -165,7 +164,31 @@ func (d *door) reload(p *process, g *gateway.Gateway, log *slog.Logger) {
 	log.Info("the file was read again", "orgs", len(file.Orgs))
 }
 
-// read reads the file, with what the command line says in its place.
+func (d *door) takeOver(p *process, g *gateway.Gateway, c *certificate, log *slog.Logger) (*config.File, error) {
+	file, err := d.read(p, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.override(file); err != nil {
+		return nil, err
+	}
+	next, err := readCertificate(file.TLS)
+	switch {
+	case err != nil:
+		return nil, err
+	case (next == nil) != (c == nil):
+		return nil, errors.New("tls can't be begun or ended while the gateway runs: restart it")
+	}
+	if err := g.Reload(file); err != nil {
+		return nil, err
+	}
+	if next != nil {
+		c.pair.Store(next.pair.Load())
+	}
+	return file, nil
+}
+
+// read reads the file.
 func (d *door) read(p *process, log *slog.Logger) (*config.File, error) {
 	file, warnings, err := config.Load(d.config, p.env)
 	if err != nil {
@@ -174,18 +197,7 @@ func (d *door) read(p *process, log *slog.Logger) (*config.File, error) {
 	for _, w := range warnings {
 		log.Warn(w.String())
 	}
-	d.override(file)
 	return file, nil
-}
-
-// override puts what the command line says in the place of what the file says.
-func (d *door) override(file *config.File) {
-	if d.listen != "" {
-		file.Listen = []string{d.listen}
-	}
-	if d.data != "" {
-		file.Data = d.data
-	}
 }
 
 // file finds out what is to be served: what the file says, one org from the
@@ -205,8 +217,29 @@ func (d *door) file(p *process, log *slog.Logger) (file *config.File, end func()
 	if err != nil {
 		return nil, nil, err
 	}
-	d.override(file)
+	if err := d.override(file); err != nil {
+		end()
+		return nil, nil, err
+	}
 	return file, end, nil
+}
+
+// override puts what the command line says in place of what file says.
+func (d *door) override(file *config.File) error {
+	if d.data != "" {
+		file.Data = d.data
+	}
+	if d.listen == "" {
+		return nil
+	}
+	if err := file.ListenOn(d.listen); err != nil {
+		hint := ""
+		if d.config == "" {
+			hint = "\nwhat it takes stands in a file: --config FILE"
+		}
+		return usage("--listen %s: %w%s", d.listen, err, hint)
+	}
+	return nil
 }
 
 // emulated makes a file with one org, which is the built-in emulator.
@@ -243,14 +276,42 @@ func (d *door) emulated(p *process) (*config.File, func(), error) {
 	return file, end, nil
 }
 
+// certificate is what the gateway shows of itself. The next connection gets the
+// newest.
+type certificate struct {
+	pair atomic.Pointer[tls.Certificate]
+}
+
+// readCertificate reads a certificate and its key; nil if the file names none.
+func readCertificate(files config.TLS) (*certificate, error) {
+	if files.Cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		return nil, usage("tls: %w", err)
+	}
+	c := new(certificate)
+	c.pair.Store(&pair)
+	return c, nil
+}
+
+// config is nil without a certificate.
+func (c *certificate) config() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+	}
+}
+
 // listen opens what the file says to listen on.
-func listen(file *config.File) (listeners []net.Listener, certificate *tls.Config, err error) {
-	if file.TLS.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(file.TLS.Cert, file.TLS.Key)
-		if err != nil {
-			return nil, nil, usage("tls: %w", err)
-		}
-		certificate = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+func listen(file *config.File) (listeners []net.Listener, c *certificate, err error) {
+	if c, err = readCertificate(file.TLS); err != nil {
+		return nil, nil, err
 	}
 	for _, address := range file.Listen {
 		l, err := net.Listen("tcp", address)
@@ -262,7 +323,7 @@ func listen(file *config.File) (listeners []net.Listener, certificate *tls.Confi
 		}
 		listeners = append(listeners, l)
 	}
-	return listeners, certificate, nil
+	return listeners, c, nil
 }
 
 // logger makes the log that the flags ask for.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,25 +56,56 @@ func (r *reader) checkListen(f *File) {
 			r.bad(r.field("listen"), "%s is there twice", address)
 		}
 	}
+	for _, g := range f.gaps() {
+		if !r.given(g.unless) {
+			r.bad(r.field(g.field), "%s", g.what)
+		}
+	}
+}
+
+// gap is what a file lacks whose gateway others reach.
+type gap struct {
+	field, what string
+	unless      string // the key that would fill it; if it is given, what is wrong was said
+}
+
+// gaps finds what f lacks for an address that others reach.
+func (f *File) gaps() (all []gap) {
 	i := slices.IndexFunc(f.Listen, func(a string) bool { return !isLoopback(a) })
 	if i < 0 {
-		return
+		return nil
 	}
 	foreign := f.Listen[i]
-	if f.TLS == (TLS{}) && !f.TLSInFront && !r.given("tls") {
-		r.bad(r.field("listen"), "%s is reached by others, who would send their keys in the clear: give tls, or say tls_in_front: true if something in front of the gateway has it", foreign)
+	if f.TLS == (TLS{}) && !f.TLSInFront {
+		all = append(all, gap{"listen", foreign + " is reached by others, who would send their keys in the clear: give tls, or say tls_in_front: true if something in front of the gateway has it", "tls"})
 	}
 	keyed := len(f.Operators) > 0
 	for i := range f.Orgs {
 		o := &f.Orgs[i]
 		keyed = keyed || len(o.Callers) > 0
-		if !o.PassThrough && len(o.Callers) == 0 && !r.given("orgs."+o.Name+".callers") {
-			r.bad(r.field("orgs."+o.Name+".callers"), "is missing: others reach %s, and could call as this org without a key; make one with headgate key new", foreign)
+		if field := "orgs." + o.Name + ".callers"; !o.PassThrough && len(o.Callers) == 0 {
+			all = append(all, gap{field, "is missing: others reach " + foreign + ", and could call as this org without a key; make one with headgate key new", field})
 		}
 	}
-	if !keyed && !r.given("operators") && len(f.Orgs) > 0 {
-		r.bad(r.field("operators"), "is missing: others reach %s, and no key guards the page; make one with headgate key new", foreign)
+	if !keyed && len(f.Orgs) > 0 {
+		all = append(all, gap{"operators", "is missing: others reach " + foreign + ", and no key guards the page; make one with headgate key new", "operators"})
 	}
+	return all
+}
+
+// ListenOn has f listen on one address in place of its own. It is an error, and
+// f is of no use, if that is no address, or is reached by others and f lacks what
+// then has to be there: TLS, and keys.
+func (f *File) ListenOn(address string) error {
+	address, err := listenAddress.parse(address)
+	if err != nil {
+		return errors.New("takes " + listenAddress.takes)
+	}
+	f.Listen = []string{address}
+	for _, g := range f.gaps() {
+		return errors.New(g.field + ": " + g.what)
+	}
+	return nil
 }
 
 // checkKeys finds keys that belong to two.

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// bodyTime is how long the part of a body that is buffered may take to come.
+// bodyTime is how long the part of a body that is buffered may take to come, or
+// all of one that nobody wants.
 const bodyTime = 30 * time.Second
 
 // copyBuffers are those with which answers are passed on.
@@ -66,8 +67,6 @@ func (c *held) takeBody(w http.ResponseWriter, r *http.Request) (release func(),
 // streamed.
 func (c *held) readBody(w http.ResponseWriter, r *http.Request, room, most int64) *problem {
 	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTime))
-	defer control.SetReadDeadline(time.Time{})
 	body := http.MaxBytesReader(w, r.Body, most)
 	var err error
 	if r.ContentLength > 0 {
@@ -78,20 +77,28 @@ func (c *held) readBody(w http.ResponseWriter, r *http.Request, room, most int64
 		c.body, err = io.ReadAll(io.LimitReader(body, room+1))
 		c.streamed = int64(len(c.body)) > room
 	}
-	var large *http.MaxBytesError
 	switch {
-	case errors.As(err, &large):
-		return tooLarge(most)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return slowBody.problem(fmt.Sprintf("its first %d bytes did not come within %v", room, bodyTime)).with("Connection", "close")
 	case err != nil:
-		return badRequest.problem("the body broke off")
+		// The deadline stays: the server reads on, to the end.
+		return bodyProblem(err, fmt.Sprintf("its first %d bytes did not come within %v", room, bodyTime))
 	case c.streamed:
 		r.Body = streamed{io.MultiReader(bytes.NewReader(c.body), &watched{body, control}), body}
 	default:
-		r.Body = http.NoBody
+		r.Body, r.TransferEncoding = http.NoBody, nil // its length is known now
 	}
+	control.SetReadDeadline(time.Time{}) // that of ServeHTTP
 	return nil
+}
+
+// bodyProblem says what was wrong with a body that could not be read.
+func bodyProblem(err error, slow string) *problem {
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge(large.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return slowBody.problem(slow).with("Connection", "close")
+	}
+	return badRequest.problem("the body broke off")
 }
 
 func tooLarge(most int64) *problem {
@@ -108,11 +115,20 @@ type watched struct {
 func (b *watched) Read(p []byte) (int, error) {
 	b.control.SetReadDeadline(time.Now().Add(bodyTime))
 	n, err := b.Reader.Read(p)
-	if err != nil {
+	switch {
+	case err == io.EOF:
 		b.control.SetReadDeadline(time.Time{})
+	case err != nil:
+		err = &bodyError{err}
 	}
 	return n, err
 }
+
+// bodyError is what is wrong with the caller's body, and not with the platform.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "the body of the request: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
 
 // streamed is a body of which the beginning was read.
 type streamed struct {

@@ -87,6 +87,9 @@ func (c *callbacks) post(ctx context.Context, o *org, x *queue.Execution, addres
 	req.Header.Set(fieldExecution, o.idOf(x.ID))
 	req.Header.Set(signatureField, signature(c.g.file().Callbacks.Secret.Reveal(), time.Now(), body))
 	resp, err := c.client.Do(req)
+	if whole, ok := errors.AsType[*url.Error](err); ok {
+		return whole.Err // the address may hold a secret
+	}
 	if err != nil {
 		// Its address may hold what is nobody's business.
 		if u, ok := errors.AsType[*url.Error](err); ok {

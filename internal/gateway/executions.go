@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,6 +225,9 @@ func (g *Gateway) rawAnswer(w http.ResponseWriter, r *http.Request, o *org, x *q
 		p.write(w)
 		return
 	}
+	// It is the platform's, and may be a page. In a browser it must not act for
+	// the operator who looks at it.
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	o.answer(w, x)
 }
 
@@ -300,7 +304,11 @@ func (g *Gateway) parseList(r *http.Request, who identity) (q listQuery, p *prob
 		return badRequest.problem(fmt.Sprintf("the parameter %s takes %s", name, takes))
 	}
 	q.filter = queue.Filter{Newest: true, Limit: listDefault}
-	for name, values := range r.URL.Query() {
+	parameters, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return q, badRequest.problem("the query can't be read: it takes parameters such as limit=50&state=queued")
+	}
+	for name, values := range parameters {
 		value := values[len(values)-1]
 		switch name {
 		case "org":

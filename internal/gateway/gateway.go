@@ -264,6 +264,10 @@ const (
 // ServeHTTP serves whatever comes.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(fieldCorrelation, telemetry.CorrelationID(r))
+	if r.ContentLength != 0 {
+		// Also for a body that nobody reads: the server waits for its end.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	}
 	if p := checkTarget(r); p != nil {
 		p.write(w)
 		return
@@ -306,9 +310,15 @@ func (g *Gateway) serveOrg(w http.ResponseWriter, r *http.Request) {
 		badRequest.problem(err.Error()).write(w)
 		return
 	}
+	if wish.callback != "" {
+		if p := g.callbacks.check(wish.callback); p != nil {
+			p.write(w)
+			return
+		}
+	}
 	g.serveCall(w, r, &held{
 		g: g, org: who.org, caller: who.caller, wish: wish, came: time.Now(), id: w.Header().Get(fieldCorrelation),
-		method: r.Method, path: to.path, plain: r.URL.Path[len(r.URL.EscapedPath())-len(to.path):],
+		method: r.Method, path: to.path, plain: plainPath(r, to.path),
 		urgency: who.caller.urgencyOf(wish.urgency),
 	})
 }

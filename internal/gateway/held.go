@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -133,6 +134,7 @@ func (o *org) rewrite(p *httputil.ProxyRequest) {
 	c := heldOf(p.In.Context())
 	p.Out.URL = below(c.base(), c.path, c.plain, p.In.URL.RawQuery)
 	p.Out.Host = ""
+	p.Out.Trailer = nil // what stands there, strip would not see
 	strip(p.Out.Header)
 	c.span.Inject(p.Out.Header)
 	if o.settings().PassThrough {
@@ -147,6 +149,11 @@ func strip(h http.Header) {
 	for _, name := range []string{"Authorization", "Cookie", fieldPrefer, fieldPriority, fieldKey} {
 		h.Del(name)
 	}
+	stripOwn(h)
+}
+
+// stripOwn removes what only the gateway and its callers say to each other.
+func stripOwn(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, fieldPrefix) {
 			delete(h, name)
@@ -174,9 +181,17 @@ func (t heldTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 // place in time.
 var errNoPlace = errors.New("no place in time")
 
+// errSwitched is why another answer is not passed on: it would make of the
+// connection a tunnel, which nobody has asked for.
+var errSwitched = errors.New("the answer changes the protocol")
+
 // answered adds to the platform's answer what happened to the call.
 func answered(resp *http.Response) error {
 	c := heldOf(resp.Request.Context())
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return errSwitched
+	}
+	stripOwn(resp.Header)
 	if resp.StatusCode == http.StatusTooManyRequests && !c.streamed {
 		return errNoPlace
 	}
@@ -197,12 +212,21 @@ func outcomeOf(status int) string {
 func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 	c := heldOf(req.Context())
 	limit, isLimit := errors.AsType[*headgate.LimitError](err)
+	broken, isBroken := errors.AsType[*bodyError](err)
+	// Mostly nobody is there any more. But no answer at all would be a 200 to
+	// one who has only ended its own half of the connection.
+	given := !isBroken && req.Context().Err() != nil
 	var unknown *headgate.UnknownError
 	var p *problem
 	switch {
-	case req.Context().Err() != nil:
-		c.over("cancelled", 0, "")
-		return // nobody is there any more
+	case isBroken:
+		p = bodyProblem(broken, fmt.Sprintf("nothing of it came for %v", bodyTime))
+		c.tries.Unanswered = 0 // the platform has never had all of it
+	case given && c.tries.Sent == 0:
+		p = draining.problem("the call was given up before it was sent: its caller seemed to go away, or the gateway stops")
+	case given:
+		p = unknownOutcome.problem("the request left, and the call was given up: its caller seemed to go away, or the gateway stops")
+		p.Sent = c.tries.Sent
 	case errors.Is(err, headgate.ErrShut):
 		p = draining.problem("the gateway stops, and the call had not been sent").retryAfter(time.Second).with("Connection", "close")
 	case (isLimit || errors.Is(err, errNoPlace)) && c.wish.async && c.tries.Unanswered == 0:
@@ -227,6 +251,8 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 	c.annotate(w.Header())
 	outcome := "error"
 	switch {
+	case given:
+		outcome = "cancelled"
 	case p.Status == http.StatusTooManyRequests, p.Status == http.StatusServiceUnavailable:
 		outcome = "refused"
 	case p.Type == problemsPath+unknownOutcome.name:

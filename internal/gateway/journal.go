@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,8 +126,12 @@ func (o *org) drainTime() time.Duration {
 	return max(time.Second, o.forecast(1))
 }
 
-// send makes one attempt of a queued execution.
+// send makes one attempt of a queued execution. Its path was checked when it was
+// accepted, but a journal may have been written by something else.
 func (o *org) send(ctx context.Context, x queue.Execution, leave func() error) (queue.Step, error) {
+	if path, _, _ := strings.Cut(x.Path, "?"); targetOf(path) != toAPI || badPath(path) != "" || badTarget(x.Path) != "" {
+		return queue.Step{To: queue.Failed, Tally: x.Tally, Reason: "its path is not one of the API's"}, nil
+	}
 	l := o.use()
 	defer l.unuse()
 	return l.sender.Send(ctx, x, leave)
@@ -143,7 +148,9 @@ func (o *org) shape(x queue.Execution, req *http.Request, call *headgate.Call) {
 	if json.Unmarshal(x.Extra, &e) == nil {
 		req.Header.Del("Content-Type") // it has its own, or none
 		for name, values := range e.Header {
-			req.Header[name] = values
+			if isKept(name) {
+				req.Header[name] = values
+			}
 		}
 	}
 	if _, ok := req.Header["User-Agent"]; !ok {

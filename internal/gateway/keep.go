@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,8 @@ var keptFields = []string{
 	"Accept", "Accept-Language", "Content-Encoding", "Content-Language", "Content-Type",
 	"If-Match", "If-None-Match", "If-Unmodified-Since", "Traceparent", "Tracestate", "User-Agent",
 }
+
+func isKept(field string) bool { return slices.Contains(keptFields, field) }
 
 // keep accepts a call for later: it is answered once the call is on disk, and
 // the call ends in one outcome whatever happens then. A caller that wants to
@@ -82,12 +85,7 @@ func (c *held) execution(r *http.Request) (*queue.Execution, *problem) {
 			e.Header[name] = values
 		}
 	}
-	if c.wish.callback != "" {
-		if p := c.g.callbacks.check(c.wish.callback); p != nil {
-			return nil, p
-		}
-		e.Callback = c.wish.callback
-	}
+	e.Callback = c.wish.callback
 	x.Extra, _ = json.Marshal(e)
 	// What c.later has cost already is not forgotten.
 	x.Tally.Sent, x.Tally.Refused, x.Tally.Retries, x.Tally.Waits = c.tries.Sent, c.tries.Refused, c.tries.Retries, c.tries.Waits

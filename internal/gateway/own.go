@@ -21,6 +21,7 @@ func (g *Gateway) serveOwn(w http.ResponseWriter, r *http.Request, path string) 
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if name, ok := strings.CutPrefix(path, problemsPath); ok {
 		if allow(w, r, http.MethodGet, http.MethodHead) {
 			explain(w, name)

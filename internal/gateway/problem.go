@@ -50,7 +50,7 @@ var (
 	bodyTooLarge   = kindOfProblem{"body-too-large", 413, "The body is too large", "The detail says how much is taken. What is to be stored for later is bounded more tightly than what passes through."}
 	keyReused      = kindOfProblem{"key-reused", 422, "The Idempotency-Key belongs to another request", "The same key came before with another method, path or body. Nothing was accepted and nothing was sent."}
 	tooSoon        = kindOfProblem{"limit", 429, "It could not have gone in time", "The platform's limit leaves no place for the call within the time that it may wait. It was not sent, or was surely not executed. Retry-After says when its turn would come, by its place in line and the pace of the limit. With Prefer: respond-async it would have been accepted for later."}
-	slowBody       = kindOfProblem{"slow-body", 408, "The body did not come", "The body of the request came too slowly. Nothing was sent."}
+	slowBody       = kindOfProblem{"slow-body", 408, "The body did not come", "The body of the request came too slowly. The platform has never had all of it."}
 	overBound      = kindOfProblem{"busy", 503, "The gateway holds as much as it may", "A bound of the gateway's file is reached: calls held, or executions or bytes queued, in all or of this caller. Nothing was accepted and nothing was sent."}
 	diskFull       = kindOfProblem{"storage", 503, "Nothing can be stored now", "What is accepted must be on disk first, and the disk takes nothing. Nothing was accepted and nothing was sent. Calls that wait for their answer go on."}
 	draining       = kindOfProblem{"draining", 503, "The gateway is about to stop", "It was not sent. Send it again: another process will take it."}

@@ -3,7 +3,9 @@ package gateway
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
+	"unicode/utf8"
 )
 
 // target is where the path of a request leads.
@@ -34,13 +36,47 @@ func checkTarget(r *http.Request) *problem {
 	if r.Method == http.MethodConnect || r.URL.Host != "" || r.URL.Scheme != "" || r.URL.Opaque != "" || r.URL.User != nil {
 		return badRequest.problem("the request's target must be a path, such as /api/v2/users/me: this is no forward proxy")
 	}
+	if r.Method == http.MethodTrace || r.Method == "TRACK" {
+		return wrongMethod.problem("the answer to " + r.Method + " would repeat what only the platform is to see")
+	}
+	if part := badTarget(r.RequestURI); part != "" {
+		return badRequest.problem("the request's target holds " + part + ", which is not passed on")
+	}
 	if part := badPath(r.URL.EscapedPath()); part != "" {
 		return badRequest.problem("the path holds " + part + ", which is not passed on")
 	}
-	if r.Header.Get("Upgrade") != "" {
-		return badRequest.problem("the header field Upgrade: the gateway speaks HTTP alone")
+	if len(r.Header["Authorization"]) > 1 {
+		return badRequest.problem("the header field Authorization: is there more than once")
 	}
+	return checkUpgrade(r)
+}
+
+// checkUpgrade refuses what is no HTTP. An offer of HTTP/2, which some clients
+// make with each first request, may be left unanswered (RFC 9110 §7.8), and must
+// not travel.
+func checkUpgrade(r *http.Request) *problem {
+	for _, offer := range r.Header["Upgrade"] {
+		if !strings.EqualFold(strings.TrimSpace(offer), "h2c") {
+			return badRequest.problem("the header field Upgrade: the gateway speaks HTTP alone")
+		}
+	}
+	r.Header.Del("Upgrade")
+	r.Header.Del("HTTP2-Settings")
 	return nil
+}
+
+// badTarget returns what is wrong with a target as it came, "" if nothing is. In
+// HTTP/2 a space may stand in it, which would end it in HTTP/1.
+func badTarget(target string) string {
+	for i := range len(target) {
+		switch c := target[i]; {
+		case c <= ' ' || c == 0x7f:
+			return "a control character or a space"
+		case c == '#':
+			return "a fragment"
+		}
+	}
+	return ""
 }
 
 // badPath returns what is wrong with an escaped path, "" if nothing is.
@@ -78,6 +114,10 @@ func badPath(path string) string {
 	if strings.Contains(path, "//") {
 		return "an empty segment"
 	}
+	// Of a byte that is no UTF-8 some servers make a dot or a slash.
+	if plain, err := url.PathUnescape(path); err != nil || !utf8.ValidString(plain) {
+		return "what is no UTF-8"
+	}
 	return ""
 }
 
@@ -90,6 +130,12 @@ func (s *setting) route(r *http.Request) route {
 		}
 	}
 	return route{org: s.byHost[hostOf(r.Host)], target: targetOf(path), path: path}
+}
+
+// plainPath returns path, the end of the request's, unescaped. What is before it
+// is as long either way: no org's path has anything to escape.
+func plainPath(r *http.Request, path string) string {
+	return r.URL.Path[len(r.URL.EscapedPath())-len(path):]
 }
 
 // targetOf says what a path without the org's prefix is for. The SDKs have
