@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -142,9 +143,7 @@ func (o *org) shape(x queue.Execution, req *http.Request, call *headgate.Call) {
 	var e extra
 	if json.Unmarshal(x.Extra, &e) == nil {
 		req.Header.Del("Content-Type") // it has its own, or none
-		for name, values := range e.Header {
-			req.Header[name] = values
-		}
+		maps.Copy(req.Header, e.Header)
 	}
 	if _, ok := req.Header["User-Agent"]; !ok {
 		req.Header.Set("User-Agent", "")
