@@ -56,6 +56,29 @@ func TestRestartDoesNotRefill(t *testing.T) {
 	})
 }
 
+// What may have left since a snapshot counts as spent at the restart, whenever
+// that is.
+func TestUnsureIsSpent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := []headgate.Limit{limit("api", 1, 10), {Name: "w", Match: "/w", Max: 5, Window: 10 * time.Second}}
+		at := time.Now()
+		time.Sleep(time.Hour)
+		l := newLimiter(t, headgate.LimiterConfig{Limits: limits, Spread: -1})
+		l.Restore([]headgate.State{{Limit: "api", Token: "t", At: at, Unsure: 4}, {Limit: "w", Match: "/w", Token: "u", At: at, Unsure: 2}})
+		for ask, want := range map[headgate.Ask]int{{Token: "t"}: 6, {Token: "u", Path: "/w"}: 3} {
+			n := 0
+			for ; ; n++ {
+				if _, err := l.Take(t.Context(), ahead(ask)); err != nil {
+					break
+				}
+			}
+			if n != want {
+				t.Errorf("%v: %d permits after the restart, want %d", ask, n, want)
+			}
+		}
+	})
+}
+
 func TestManyKeysAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(t, headgate.LimiterConfig{Limits: []headgate.Limit{limit("api", 100, 10)}})

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,8 +194,6 @@ var client = &http.Client{
 
 // body is the body of execution n.
 func body(n int) string { return fmt.Sprintf(`{"n":%d}`, n) }
-
-func (b *bench) journal() string { return filepath.Join(b.file.Data, "acme.journal") }
 
 // inLine is how many wait for a permit of the org.
 func inLine(o *org) (n int) {
