@@ -24,6 +24,7 @@ func FuzzTarget(f *testing.F) {
 	} {
 		f.Add("GET", target, "localhost", false)
 		f.Add("POST", target, "acme.test@evil", true)
+		f.Add("GET /", target, "acme.test", true)
 	}
 	base, err := url.Parse("https://api.test/base")
 	if err != nil {

@@ -36,6 +36,9 @@ func checkTarget(r *http.Request) *problem {
 	if r.Method == http.MethodConnect || r.URL.Host != "" || r.URL.Scheme != "" || r.URL.Opaque != "" || r.URL.User != nil {
 		return badRequest.problem("the request's target must be a path, such as /api/v2/users/me: this is no forward proxy")
 	}
+	if strings.ContainsFunc(r.Method, func(c rune) bool { return !isTokenRune(c) }) {
+		return badRequest.problem("the method is none: HTTP/2 lets more through than HTTP/1 could carry")
+	}
 	if r.Method == http.MethodTrace || r.Method == "TRACK" {
 		return wrongMethod.problem("the answer to " + r.Method + " would repeat what only the platform is to see")
 	}
@@ -63,6 +66,11 @@ func checkUpgrade(r *http.Request) *problem {
 	r.Header.Del("Upgrade")
 	r.Header.Del("HTTP2-Settings")
 	return nil
+}
+
+// isTokenRune reports whether c may stand in a method (RFC 9110 §5.6.2).
+func isTokenRune(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", c)
 }
 
 // badTarget returns what is wrong with a target as it came, "" if nothing is. In

@@ -277,8 +277,10 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		t.Errorf("a foreign host got %s %s, %v", r.Method, r.URL, r.Header)
 	}))
 	defer evil.Close()
-	p := &platform{answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, evil.URL+"/api/x", 307) }}
-	hook := httptest.NewServer(http.RedirectHandler(evil.URL, 307))
+	p := &platform{answer: func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, evil.URL+"/api/x", http.StatusTemporaryRedirect)
+	}}
+	hook := httptest.NewServer(http.RedirectHandler(evil.URL, http.StatusTemporaryRedirect))
 	defer hook.Close()
 	b := newPlatform(t, p, func(f *config.File) {
 		f.Callbacks.Hosts = []string{strings.TrimPrefix(hook.URL, "http://")}
@@ -302,7 +304,7 @@ func TestLoginIsNotRedirected(t *testing.T) {
 		t.Errorf("a foreign host got %s %s, %v", r.Method, r.URL, r.Header)
 	}))
 	defer evil.Close()
-	b := newBench(t, plan{api: http.RedirectHandler(evil.URL+loginPath, 307)})
+	b := newBench(t, plan{api: http.RedirectHandler(evil.URL+loginPath, http.StatusTemporaryRedirect)})
 	if p := b.do("POST", executePath, body(1)).problem(t); p.Status != 502 || !strings.HasSuffix(p.Type, cannotLogIn.name) {
 		t.Errorf("%+v", p)
 	}
