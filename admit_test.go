@@ -74,3 +74,38 @@ func TestAdmit(t *testing.T) {
 		late.Release()
 	})
 }
+
+// What is asked before each attempt may wait, and a gate that closes meanwhile
+// holds the attempt back.
+func TestLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limiter, err := NewLimiter(LimiterConfig{Spread: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		tr := &Transport{
+			Limiter: limiter,
+			Base: trip(func(req *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+			}),
+		}
+		tr.Leaving = func() {
+			if asked++; asked > 1 {
+				return
+			}
+			time.Sleep(time.Second)
+			p, err := limiter.Take(t.Context(), Ask{Org: "api.example", Path: "/x"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			p.Done(Observation{Status: 429, Refused: true, HasRetryAfter: true, RetryAfter: 7 * time.Second})
+		}
+		start := time.Now()
+		resp, err := (&http.Client{Transport: tr}).Get("http://api.example/x")
+		if err != nil || resp.StatusCode != 200 || asked != 2 || time.Since(start) != 8*time.Second {
+			t.Errorf("%v after %v, asked %d times", err, time.Since(start), asked)
+		}
+	})
+}

@@ -77,6 +77,10 @@ type Transport struct {
 	// Org and Client say whose requests these are, for limits that count
 	// these. Org is the host of the URL if empty.
 	Org, Client string
+	// Leaving is called before each attempt, with the permit in hand, and may
+	// wait: whether the gate is still open is asked after it. Nil: nothing
+	// is.
+	Leaving func()
 	// Read reads an answer. Nil is ReadAnswer. It may call Peek.
 	Read func(*http.Response) Observation
 	// Observer is told what happens. Nil: nobody. The own Limiter has the
@@ -315,6 +319,9 @@ func (t *Transport) clear(req *http.Request, tries *Tries, start time.Time, leav
 		if out, err = t.outgoing(req, tries, token); err == nil && leave != nil {
 			err = leave()
 			leave = nil
+		}
+		if err == nil && t.Leaving != nil {
+			t.Leaving()
 		}
 		if err == nil && permit.MayLeave() {
 			return permit, token, out, nil

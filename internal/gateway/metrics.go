@@ -17,7 +17,6 @@ import (
 type meter struct {
 	*telemetry.Org
 	onWire atomic.Int64
-	spend  func() // is called for each attempt that leaves
 }
 
 // observe is the org's Observer.
@@ -25,7 +24,6 @@ func (m *meter) observe(e headgate.Event) {
 	switch e.Kind {
 	case headgate.Sent:
 		m.onWire.Add(1)
-		m.spend()
 	case headgate.Answered:
 		m.onWire.Add(-1)
 		if strings.HasSuffix(e.Path, loginPath) {

@@ -78,7 +78,7 @@ func below(base *url.URL, path, plain, query string) *url.URL {
 // newOrg opens an org. Nothing of it is at work before start.
 func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
 	o = &org{g: g, name: conf.Name, log: g.log.With("org", conf.Name), spent: newSpent(limitsOf(conf))}
-	o.meter = &meter{Org: g.telemetry.Org(conf.Name), spend: o.spend}
+	o.meter = &meter{Org: g.telemetry.Org(conf.Name)}
 	o.conf.Store(conf)
 	o.callers.apply(conf)
 	o.life, o.end = context.WithCancel(g.background)
@@ -154,6 +154,7 @@ func (o *org) connect(conf *config.Org) error {
 		l.transport = l.org.Transport
 	}
 	l.transport.Read, l.transport.Observer = readAnswer, o.meter.observe
+	l.transport.Leaving = o.spend
 	l.sender = &deliver.Sender{
 		Transport: l.transport, APIURL: strings.TrimSuffix(conf.APIURL, "/"),
 		Delivery: headgate.AtLeastOnce, Timeout: conf.Timeout, Shape: o.shape,
