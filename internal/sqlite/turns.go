@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"maps"
 
 	"github.com/headgate/headgate/internal/queue"
 )
@@ -96,12 +97,8 @@ func (t *turns) store(ctx context.Context, w *writeStatements) error {
 
 // committed takes over what a transaction has changed.
 func (t *turns) committed(by *turns) {
-	for priority, at := range by.present {
-		t.present[priority] = at
-	}
-	for key, s := range by.standings {
-		t.standings[key] = s
-	}
+	maps.Copy(t.present, by.present)
+	maps.Copy(t.standings, by.standings)
 }
 
 // readTurns reads the turns of the file.
