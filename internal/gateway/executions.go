@@ -203,6 +203,12 @@ func (g *Gateway) get(w http.ResponseWriter, r *http.Request, o *org, x *queue.E
 		return
 	}
 	if wish.hasWait && !x.State.Ended() {
+		leave, p := o.attend()
+		if p != nil {
+			p.write(w)
+			return
+		}
+		defer leave()
 		if ended, ok := o.await(r.Context(), x.ID, min(wish.wait, longPollMost)); ok {
 			x = ended
 		} else if now, err := o.store.Get(r.Context(), x.ID); err == nil {
@@ -380,6 +386,12 @@ func wantsEvents(r *http.Request) bool {
 // streamExecution tells of each change of an execution, as server-sent events,
 // until it has ended.
 func (g *Gateway) streamExecution(w http.ResponseWriter, r *http.Request, o *org, x *queue.Execution) {
+	leave, p := o.attend()
+	if p != nil {
+		p.write(w)
+		return
+	}
+	defer leave()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")

@@ -56,6 +56,17 @@ func (h *hub) changed(id int64) {
 	}
 }
 
+// attend takes a place among those who wait for the end of an execution: there are
+// as many as for calls that are held.
+func (o *org) attend() (leave func(), p *problem) {
+	leave = func() { o.attending.Add(-1) }
+	if o.attending.Add(1) > int64(o.settings().Bounds.Held) {
+		leave()
+		return nil, overBound.problem("as many wait for executions as may be (bounds.held)").retryAfter(time.Second)
+	}
+	return leave, nil
+}
+
 // await returns the execution once it has ended, within the time.
 func (o *org) await(ctx context.Context, id int64, wait time.Duration) (*queue.Execution, bool) {
 	changed := o.watch(id)

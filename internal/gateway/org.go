@@ -39,7 +39,9 @@ type org struct {
 	fields  atomic.Pointer[rateLimits]
 	callers callers
 	held    atomic.Int64
-	proxy   *httputil.ReverseProxy
+	// attending are those who wait for the end of an execution.
+	attending atomic.Int64
+	proxy     *httputil.ReverseProxy
 
 	store      *sqlite.Store
 	dispatcher *queue.Dispatcher
