@@ -179,8 +179,13 @@ func wantShare(t testing.TB, what string, all []seen, a, b string, ratio float64
 	had := counts(all)
 	got := float64(had[a]) / float64(had[b])
 	t.Logf("%s: %v, %.3f : 1 where %.0f : 1 is due", what, had, got, ratio)
-	if math.Abs(got/ratio-1) > 0.03 {
-		t.Errorf("%s: %.3f : 1, want %.0f : 1 within 3 %%", what, got, ratio)
+	// On a busy machine a caller is not always back in time to wait.
+	within := 0.1
+	if *figures {
+		within = 0.03
+	}
+	if math.Abs(got/ratio-1) > within {
+		t.Errorf("%s: %.3f : 1, want %.0f : 1 within %.0f %%", what, got, ratio, 100*within)
 	}
 }
 
