@@ -103,7 +103,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	}
 	answers := map[string]string{}
 	form := "Content-Type: application/x-www-form-urlencoded"
-	for _, field := range []string{bearer(stranger), "Headgate-Key: " + stranger, "Authorization: Basic another-authorization", "Cookie: headgate_session=another-cookie"} {
+	for _, field := range []string{bearer(stranger), "Headgate-Key: " + stranger, "Authorization: Basic " + "another-authorization", "Cookie: headgate_session=another-cookie"} {
 		answers["a wrong "+field] = b.do("GET", "/api/v2/x", "", field).body
 	}
 	answers["a wrong login"] = b.do("POST", "/oauth/token", "grant_type=client_credentials&client_id=crm&client_secret="+stranger, form).body
