@@ -163,4 +163,7 @@ func TestRespondAsyncThroughput(t *testing.T) {
 	}
 	throughput, _ := rounds(t, n, to(bare.URL), to(b.url))
 	t.Logf("throughput %.2f of a bare handler's", throughput)
+	if *figures && throughput < 0.4 {
+		t.Errorf("throughput %.2f, want 0.4: see docs/figures.md", throughput)
+	}
 }
