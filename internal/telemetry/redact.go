@@ -9,15 +9,17 @@ import (
 	"strings"
 )
 
-// secret is what looks like a bearer token, Basic credentials or a key of the
-// gateway, with what separates the scheme from them however it is written. It
-// masks too much rather than too little: "basic thing" is masked as well.
-var secret = regexp.MustCompile(`(?i)((?:bearer|basic)(?:[\s"'\\:=+,\[(]|%20|%22|%3a|\\[nrt])+)[A-Za-z0-9._~+/%=-]+|hg_[A-Za-z0-9_-]+`)
+// opener is what a secret follows: the scheme of a bearer token or of Basic
+// credentials with what separates it from them however it is written, or begins
+// with: the prefix of the gateway's keys.
+var opener = regexp.MustCompile(`(?i)(?:bearer|basic)(?:[\s"'\\:=+,\[(]|%20|%22|%3a|\\[nrt])+|hg_`)
+
+// token is what credentials are written in (token68 of RFC 7235, and "%" for
+// those that were escaped).
+const token = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/%="
 
 // mask is what stands for a secret.
 const mask = "[masked]"
-
-func hasSecret(s string) bool { return mayHold(s) && secret.MatchString(s) }
 
 // mayHold reports whether s has what every secret begins with. It is quick,
 // because nearly every line of a log ends here.
@@ -41,11 +43,31 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
+func hasSecret(s string) bool { return masked(s) != s }
+
+// masked masks too much rather than too little: "basic thing" is masked, and in
+// "basic bearer x" both "bearer", which might be the secret of the first, and "x".
 func masked(s string) string {
-	if !hasSecret(s) {
+	if !mayHold(s) {
 		return s
 	}
-	return secret.ReplaceAllString(s, "${1}"+mask)
+	var b strings.Builder
+	done := 0
+	for _, at := range opener.FindAllStringIndex(s, -1) {
+		start := at[1]
+		if start < done {
+			continue // within what was masked
+		}
+		end := len(s) - len(strings.TrimLeft(s[start:], token))
+		if end == start {
+			continue
+		}
+		b.WriteString(s[done:start])
+		b.WriteString(mask)
+		done = end
+	}
+	b.WriteString(s[done:])
+	return b.String()
 }
 
 // Redact returns a handler that masks, in messages, keys and values, what looks

@@ -104,6 +104,8 @@ func FuzzRedact(f *testing.F) {
 	f.Add("\xff\"", "0", `\`, uint8(2))
 	f.Add("Bearer Basic ", "hg_", " hg_", uint8(3))
 	f.Add("hg", "Bearer", "Basic", uint8(0))
+	f.Add("BAsiC ", "0", "", uint8(3))
+	f.Add("Basic x", "0", "", uint8(0))
 	everywhere := slices.Sorted(maps.Keys(places))
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	f.Fuzz(func(t *testing.T, before, seed, after string, form uint8) {
