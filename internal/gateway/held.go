@@ -216,6 +216,8 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 	// Mostly nobody is there any more. But no answer at all would be a 200 to
 	// one who has only ended its own half of the connection.
 	given := !isBroken && req.Context().Err() != nil
+	// A login that takes longer than the call may wait.
+	late := c.tries.Sent == 0 && errors.Is(err, context.DeadlineExceeded) && time.Since(c.came) >= c.maxWait()
 	var unknown *headgate.UnknownError
 	var p *problem
 	switch {
@@ -229,7 +231,7 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 		p.Sent = c.tries.Sent
 	case errors.Is(err, headgate.ErrShut):
 		p = draining.problem("the gateway stops, and the call had not been sent").retryAfter(time.Second).with("Connection", "close")
-	case (isLimit || errors.Is(err, errNoPlace)) && c.wish.async && c.tries.Unanswered == 0:
+	case (isLimit || late || errors.Is(err, errNoPlace)) && c.wish.async && c.tries.Unanswered == 0:
 		c.later = true
 		return
 	case isLimit:
@@ -237,6 +239,8 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 	case errors.Is(err, errNoPlace):
 		f := c.org.limiter.Forecast(c.org.ask(c.plain, c.urgency-defaultUrgency), 1)
 		p = c.noPlace(f.Limit, f.Wait)
+	case late:
+		p = tooSoon.problem("the gateway was not logged in within the time that the call may wait: " + c.org.clean(err)).retryAfter(5 * time.Second)
 	case errors.As(err, &unknown):
 		p = unknownOutcome.problem("the request left and was not answered: " + c.org.clean(unknown.Err))
 		p.Sent = c.tries.Sent

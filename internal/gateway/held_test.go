@@ -127,3 +127,24 @@ func TestHeldCallers(t *testing.T) {
 		t.Errorf("afterwards: %d %s", a.status, a.body)
 	}
 }
+
+// A call that can't wait for the login of the gateway is one that had no place in
+// time, and not one that the platform refused.
+func TestLoginThatTakesTooLong(t *testing.T) {
+	b := newBench(t, plan{})
+	b.end()
+	b.open(nil)
+	o := b.g.setting().orgs[0]
+	o.limiter.Pause() // of logins, too
+	if a := b.do("POST", executePath, body(1), "Prefer: wait=0"); a.status != 429 || a.header.Get("Retry-After") == "" {
+		t.Errorf("answered %d: %s", a.status, a.body)
+	}
+	a := b.do("POST", executePath, body(2), "Prefer: respond-async, wait=0")
+	if a.status != 202 {
+		t.Fatalf("answered %d: %s", a.status, a.body)
+	}
+	o.limiter.Resume()
+	if a := b.do("GET", a.execution(t).Self, "", "Prefer: wait=10"); a.execution(t).State != "done" {
+		t.Errorf("it ended as %s", a.body)
+	}
+}

@@ -35,6 +35,7 @@ type org struct {
 	conf    atomic.Pointer[config.Org]
 	conn    atomic.Pointer[link]
 	limiter *headgate.Limiter
+	pausing sync.Mutex // for the length of one change of the pause
 	meter   *meter
 	fields  atomic.Pointer[rateLimits]
 	callers callers
@@ -99,7 +100,7 @@ func (g *Gateway) newOrg(conf *config.Org) (o *org, err error) {
 		}
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
 	}
-	if err := o.restoreLimiter(g.background); err != nil {
+	if err := errors.Join(o.restoreLimiter(g.background), o.restorePause(g.background)); err != nil {
 		o.store.Close()
 		return nil, fmt.Errorf("org %s: %w", conf.Name, err)
 	}

@@ -103,22 +103,15 @@ func (g *Gateway) serveOrgs(w http.ResponseWriter, r *http.Request, who identity
 		case who.operator == "":
 			forbidden.problem("only operators pause and resume").write(w)
 		default:
-			o.pause(action == "pause", who.operator)
+			if p := o.pause(action == "pause", who.operator); p != nil {
+				p.write(w)
+				return
+			}
 			writeJSON(w, http.StatusOK, o.status())
 		}
 	default:
 		notFound.problem("an org has /pause and /resume").write(w)
 	}
-}
-
-// pause holds everything of an org, or lets it go on.
-func (o *org) pause(pause bool, by string) {
-	if pause {
-		o.limiter.Pause()
-	} else {
-		o.limiter.Resume()
-	}
-	o.log.Info("paused or resumed", "paused", pause, "by", by)
 }
 
 const (

@@ -160,8 +160,7 @@ func (s source) pause(ctx context.Context, org string, pause bool) error {
 	if o == nil {
 		return fmt.Errorf("%w: there is no org %q", dashboard.ErrNotFound, org)
 	}
-	o.pause(pause, identityOf(ctx).operator)
-	return nil
+	return o.pause(pause, identityOf(ctx).operator).asError()
 }
 
 // Cancel implements [dashboard.Source].
