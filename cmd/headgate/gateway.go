@@ -80,6 +80,12 @@ func (p *process) gateway(d *door) error {
 	if d.emulator && d.config != "" {
 		return usage("--emulator and --config: only one of them")
 	}
+	// From here on a SIGHUP has the file read again, and does not end the
+	// process: who sends it need not know how far the start has come.
+	hup := make(chan os.Signal, 1)
+	if len(hangUp) > 0 {
+		signal.Notify(hup, hangUp...)
+	}
 	file, end, err := d.file(p, log)
 	if err != nil {
 		return err
@@ -108,7 +114,7 @@ func (p *process) gateway(d *door) error {
 	for _, l := range listeners {
 		fmt.Fprintf(p.stderr, "the gateway is on %s://%s, its page on %[1]s://%[2]s/headgate/\n", scheme, l.Addr())
 	}
-	ctx, abort := p.attendGateway(d.lasts, func() { d.reload(p, g, c, log) })
+	ctx, abort := p.attendGateway(d.lasts, hup, func() { d.reload(p, g, c, log) })
 	err = g.Serve(ctx, abort, listeners, c.config())
 	if err := errors.Join(err, g.Close()); err != nil {
 		return &exitError{exitNotAllDone, err}
@@ -117,15 +123,11 @@ func (p *process) gateway(d *door) error {
 }
 
 // attendGateway returns a context that ends with the first signal, or when the
-// gateway's time is over, and one that ends with the second. SIGHUP reads the
-// file again.
-func (p *process) attendGateway(lasts time.Duration, reload func()) (serve, abort context.Context) {
+// gateway's time is over, and one that ends with the second. Each signal of hup
+// reads the file again.
+func (p *process) attendGateway(lasts time.Duration, hup <-chan os.Signal, reload func()) (serve, abort context.Context) {
 	serve, stop := context.WithCancel(context.Background())
 	abort, end := context.WithCancel(context.Background())
-	hup := make(chan os.Signal, 1)
-	if len(hangUp) > 0 {
-		signal.Notify(hup, hangUp...)
-	}
 	var over <-chan time.Time
 	if lasts > 0 {
 		over = time.After(lasts)

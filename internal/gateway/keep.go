@@ -224,12 +224,13 @@ func parseID(id string) (org string, n int64, ok bool) {
 }
 
 // estimate says when x will have been sent, if nothing comes in between: by what
-// is queued before it and the pace of the limits.
+// is kept that may go before it, x itself, what is held, and the pace of the
+// limits. Where callers share, it may be sooner.
 func (o *org) estimate(x *queue.Execution) time.Duration {
 	counts, err := o.store.Counts(context.Background())
 	if err != nil {
 		return 0
 	}
-	ahead := int(counts[queue.Queued]+counts[queue.Claimed]) + int(o.held.Load())
-	return o.limiter.Forecast(o.ask("/api/", x.Priority), max(1, ahead)).Wait
+	ahead := o.store.Ahead(x.Priority) - counts[queue.Sent] + o.held.Load()
+	return o.limiter.Forecast(o.ask("/api/", x.Priority), int(max(1, ahead))).Wait
 }

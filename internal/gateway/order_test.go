@@ -454,3 +454,26 @@ func TestPeakHoursBeginAndEnd(t *testing.T) {
 		}
 	})
 }
+
+// The estimate of an urgent call does not count the bulk that it passes.
+func TestEstimateByUrgency(t *testing.T) {
+	b := newBench(t, plan{limits: []headgate.Limit{{Name: "token", Rate: 10, Burst: 1, Learn: headgate.LearnOff}}})
+	b.g.setting().orgs[0].limiter.Pause()
+	estimate := func(n int, urgency string) time.Duration {
+		t.Helper()
+		a := b.do("POST", executePath, body(n), "Prefer: respond-async", "Priority: "+urgency)
+		if a.status != 202 {
+			t.Fatalf("answered %d: %s", a.status, a.body)
+		}
+		return time.Duration(float64(*a.execution(t).Estimate) * float64(time.Second))
+	}
+	for n := range 200 {
+		estimate(n, "u=6")
+	}
+	if got := estimate(200, "u=1"); got > 2*time.Second {
+		t.Errorf("an urgent one before 200 others at 10/s: %v", got)
+	}
+	if got := estimate(201, "u=6"); got < 15*time.Second || got > 25*time.Second {
+		t.Errorf("one behind 200 others at 10/s: %v", got)
+	}
+}

@@ -201,7 +201,7 @@ func (t *transaction) number(d *addition) error {
 		t.nextID++
 		t.delta[x.State]++
 		if !x.State.Ended() {
-			t.opened(x.Caller, 1, int64(len(x.Body)))
+			t.opened(x.Caller, x.Priority, 1, int64(len(x.Body)))
 		}
 	}
 	return nil

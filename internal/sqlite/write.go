@@ -228,9 +228,9 @@ func (t *transaction) change(u queue.Update, tally any) (changed bool, err error
 	case err != nil:
 		return false, err
 	case !u.From.Ended():
-		t.opened(caller.String, -1, -size)
+		t.opened(caller.String, priority, -1, -size)
 	case !u.To.Ended():
-		t.opened(caller.String, 1, size)
+		t.opened(caller.String, priority, 1, size)
 	}
 	if u.UsesNoTurn() {
 		t.turns.giveBack(standingKey{caller.String, priority}, turn)
@@ -239,10 +239,11 @@ func (t *transaction) change(u queue.Update, tally any) (changed bool, err error
 }
 
 // opened notes that so much more of a caller's is open.
-func (t *transaction) opened(caller string, rows, bytes int64) {
+func (t *transaction) opened(caller string, priority int, rows, bytes int64) {
 	if t.load == nil {
-		t.load = map[string]queue.Load{}
+		t.load, t.urgency = map[string]queue.Load{}, map[int]int64{}
 	}
+	t.urgency[priority] += rows
 	l := t.load[caller]
 	l.Rows += rows
 	l.Bytes += bytes
