@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"os"
 	"sync"
 )
 
@@ -28,7 +27,7 @@ const (
 
 type checkpointer struct {
 	db   *sql.DB
-	wal  string
+	log  *log
 	soft int64 // begin in the background
 	hard int64 // hold the writer back
 
@@ -45,7 +44,7 @@ type checkpointer struct {
 }
 
 func (c *checkpointer) open(s *Store) error {
-	c.wal = s.path + "-wal"
+	c.log = &s.log
 	c.soft, c.hard = s.opt.softWAL, s.opt.hardWAL
 	if c.soft == 0 {
 		c.soft = defaultSoftWAL
@@ -78,11 +77,9 @@ func (c *checkpointer) start() {
 	})
 }
 
-// grown is called by the writer after each commit. It asks the size of the
-// file: with journal_size_limit, the file is cut when the log starts anew, so
-// its size beyond the limit is the log's.
+// grown is called by the writer after each commit.
 func (c *checkpointer) grown() {
-	size := c.size()
+	size := c.log.bytes.Load()
 	if size <= c.soft {
 		c.next = c.soft
 		return
@@ -97,17 +94,9 @@ func (c *checkpointer) grown() {
 	}
 }
 
-func (c *checkpointer) size() int64 {
-	info, err := os.Stat(c.wal)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
-}
-
 func (c *checkpointer) background() {
 	c.checkpoint("PASSIVE")
-	if c.size() >= c.hard {
+	if c.log.bytes.Load() >= c.hard {
 		c.restart()
 	}
 }
@@ -115,16 +104,19 @@ func (c *checkpointer) background() {
 // restart holds the writer back until the log can start anew.
 func (c *checkpointer) restart() {
 	c.turn <- struct{}{}
-	c.checkpoint("RESTART")
+	if c.checkpoint("RESTART") {
+		c.log.bytes.Store(0)
+	}
 	<-c.turn
 }
 
-// checkpoint copies what it can. An error (a full disk, say) is no loss: the
-// log keeps what it holds.
-func (c *checkpointer) checkpoint(mode string) {
+// checkpoint copies what it can, and reports whether nothing was in its way. An
+// error (a full disk, say) is no loss: the log keeps what it holds.
+func (c *checkpointer) checkpoint(mode string) bool {
 	var busy, frames, copied int
 	// QueryRow, for the pragma answers with a row even when it could not.
-	_ = c.db.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &copied)
+	err := c.db.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &frames, &copied)
+	return err == nil && busy == 0
 }
 
 func (c *checkpointer) stop() {

@@ -27,6 +27,10 @@ var (
 	// ErrDamaged: it is one of ours and can't be read. Any method may
 	// return it.
 	ErrDamaged = errors.New("the journal is damaged")
+	// ErrLost: the disk failed while something was written to it. Nobody
+	// was told that it is stored, and it may be or not. Any method returns
+	// it from then on: what is on the disk is known when it is opened anew.
+	ErrLost = errors.New("the journal could not be brought to the disk; see to the disk, then start again")
 )
 
 // checkHead looks at the first bytes of the file, before SQLite does: opening

@@ -38,5 +38,8 @@ func (s *Store) EndedNotes(ctx context.Context, note string, after int64, n int)
 		}
 		ids = append(ids, id)
 	}
-	return ids, s.readError(ctx, rows.Err())
+	if err := rows.Err(); err != nil {
+		return nil, s.readError(ctx, err)
+	}
+	return ids, s.readError(ctx, s.log.settled())
 }

@@ -111,6 +111,27 @@ func (s *Store) Load(ctx context.Context) (map[string]queue.Load, error) {
 	return maps.Clone(s.load), nil
 }
 
+// LoadOf returns what all callers have open, and what one of them has. Unlike Load
+// it costs the same for any number of callers.
+func (s *Store) LoadOf(caller string) (all, own queue.Load) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.allLoad, s.load[caller]
+}
+
+// Ahead returns how many executions are open that are at least as urgent as
+// priority: an execution of that priority that is added now goes after no others.
+func (s *Store) Ahead(priority int) (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, open := range s.urgency {
+		if p <= priority {
+			n += open
+		}
+	}
+	return n
+}
+
 // Oldest implements [queue.Store].
 func (s *Store) Oldest(ctx context.Context) (accepted time.Time, ok bool, err error) {
 	if s.closed.Load() {
@@ -144,6 +165,9 @@ func (s *Store) Get(ctx context.Context, id int64) (queue.Execution, error) {
 		return queue.Execution{}, fmt.Errorf("execution %d: %w", id, queue.ErrNotFound)
 	}
 	x, err := scan(rows)
+	if err == nil {
+		err = s.log.settled()
+	}
 	return x, s.readError(ctx, err)
 }
 
@@ -292,15 +316,16 @@ func (s *Store) chunk(ctx context.Context, query string, args []any) (xs []queue
 		return nil, false, err
 	}
 	defer rows.Close()
-	for size := 0; rows.Next(); {
-		x, err := scan(rows)
-		if err != nil {
-			return xs, false, err
-		}
-		xs = append(xs, x)
-		if size += len(x.Body) + len(x.Answer); size >= chunkBytes {
-			return xs, true, nil
+	for size := 0; err == nil && size < chunkBytes && rows.Next(); {
+		var x queue.Execution
+		if x, err = scan(rows); err == nil {
+			xs = append(xs, x)
+			size += len(x.Body) + len(x.Answer)
+			more = size >= chunkBytes || len(xs) == args[len(args)-1]
 		}
 	}
-	return xs, len(xs) == args[len(args)-1], rows.Err()
+	if err := s.log.settled(); err != nil {
+		return nil, false, err
+	}
+	return xs, more, errors.Join(err, rows.Err())
 }

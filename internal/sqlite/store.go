@@ -105,6 +105,7 @@ type Options struct {
 	hardWAL   int64        // 0: 64 MiB
 	afterDrop func()       // called when the reserve was given back
 	noReserve func() error // called in place of making the reserve anew
+	syncLog   func(*os.File) error
 }
 
 // MetaLimiter is the meta key of what Options.Limiter gave.
@@ -122,15 +123,18 @@ type Store struct {
 	lock *flock.Flock
 
 	w       writer
+	log     log
 	reserve reserve
 	ckpt    checkpointer
 
 	read  *sql.DB // the readers' pool: query_only
 	stmts readStatements
 
-	mu     sync.Mutex // guards counts and load
-	counts queue.Counts
-	load   map[string]queue.Load
+	mu      sync.Mutex // guards counts, load and urgency
+	counts  queue.Counts
+	load    map[string]queue.Load
+	allLoad queue.Load    // their sum
+	urgency map[int]int64 // how many are open, by priority
 
 	closed    atomic.Bool
 	closeOnce sync.Once
@@ -224,6 +228,7 @@ func (s *Store) open() (err error) {
 		s.w.full = true
 	}
 	s.ckpt.start()
+	s.log.start()
 	s.w.start()
 	return nil
 }
@@ -234,7 +239,7 @@ func (s *Store) release() error {
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
 	}
-	errs = append(errs, s.ckpt.close(), s.w.close())
+	errs = append(errs, s.ckpt.close(), s.w.close(), s.log.close())
 	if s.reserve.path != "" {
 		errs = append(errs, s.reserve.drop())
 	}
@@ -249,6 +254,7 @@ func (s *Store) Close() error {
 		s.closed.Store(true)
 		s.w.stop()
 		err := s.w.saveLimiter()
+		s.log.stop()
 		s.ckpt.stop()
 		if err := errors.Join(err, s.release()); err != nil {
 			s.closeErr = fmt.Errorf("closing journal %s: %w", s.path, err)
@@ -263,7 +269,7 @@ func (s *Store) Close() error {
 func dsn(path string, wait int, pragmas ...string) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
 		fmt.Sprintf("busy_timeout(%d)", wait),
-		"synchronous(FULL)",
+		"synchronous(FULL)", // the writer has its own way: see log
 		"fullfsync(1)", // macOS has an fsync that is none
 		"checkpoint_fullfsync(1)",
 		"wal_autocheckpoint(0)", // checkpoints have their own connection

@@ -35,6 +35,9 @@ func TestAhead(t *testing.T) {
 			for p := range got {
 				got[p] = s.Ahead(p)
 			}
+			if all, own := s.LoadOf(""); all.Rows != want[3] || own != all {
+				t.Errorf("%s: all callers have %v open, the only one %v, want %d", what, all, own, want[3])
+			}
 			if got != want {
 				t.Errorf("%s: %v are ahead of priorities 0 to 3, want %v", what, got, want)
 			}

@@ -20,9 +20,9 @@ const (
 	maxWeight = 8 << 20
 )
 
-// writer makes all changes. While one transaction is in flight the operations
-// that come in gather, and the next takes them all: one fsync for many, and no
-// wait for company when there is none.
+// writer makes all changes. While one transaction is made, or on its way to the
+// disk, the operations that come in gather, and the next takes them all: one sync
+// for many, and no wait for company when there is none.
 type writer struct {
 	s        *Store
 	db       *sql.DB
@@ -76,6 +76,8 @@ type transaction struct {
 	load   map[string]queue.Load // likewise
 	turns  turns                 // likewise
 	keys   map[ofCaller]int64    // of what it adds
+
+	urgency map[int]int64 // as Store.urgency
 }
 
 // ownError is an operation's own failure; the others of its batch go on.
@@ -89,11 +91,12 @@ func (w *writer) open(s *Store) (err error) {
 	if w.maxBatch = s.opt.maxBatch; w.maxBatch == 0 {
 		w.maxBatch = defaultMaxBatch
 	}
-	soft := s.opt.softWAL
-	if soft == 0 {
-		soft = defaultSoftWAL
+	hard := s.opt.hardWAL
+	if hard == 0 {
+		hard = defaultHardWAL
 	}
-	w.db, err = sql.Open("sqlite", dsn(s.path, lookerWait, "cache_size(-16384)", fmt.Sprintf("journal_size_limit(%d)", soft)))
+	// A log that was cut would have to find its room anew.
+	w.db, err = sql.Open("sqlite", dsn(s.path, lookerWait, "cache_size(-16384)", fmt.Sprintf("journal_size_limit(%d)", hard)))
 	if err != nil {
 		return err
 	}
@@ -102,6 +105,9 @@ func (w *writer) open(s *Store) (err error) {
 		return err
 	}
 	if err := prepare(ctx, w.conn); err != nil {
+		return err
+	}
+	if _, err := w.conn.ExecContext(ctx, "PRAGMA synchronous=NORMAL"); err != nil { // see log
 		return err
 	}
 	if err := w.stmts.prepare(ctx, w.conn); err != nil {
@@ -115,7 +121,10 @@ func (w *writer) open(s *Store) (err error) {
 	if err := w.readTurns(ctx); err != nil {
 		return err
 	}
-	return w.readSums(ctx)
+	if err := w.readSums(ctx); err != nil {
+		return err
+	}
+	return s.log.open(s)
 }
 
 // readSums reads what is kept so that nobody need count.
@@ -152,8 +161,42 @@ func (w *writer) readSums(ctx context.Context) error {
 			return err
 		}
 		s.load[caller] = l
+		s.allLoad.Rows += l.Rows
+		s.allLoad.Bytes += l.Bytes
 	}
-	return loads.Err()
+	if err := loads.Err(); err != nil {
+		return err
+	}
+	return w.readUrgency(ctx)
+}
+
+// readUrgency counts how many are open of each priority, in indexes that hold no
+// others.
+func (w *writer) readUrgency(ctx context.Context) error {
+	w.s.urgency = map[int]int64{}
+	for _, from := range []string{
+		"INDEXED BY ready WHERE state = 0 AND parked = 0",
+		"INDEXED BY parked WHERE state = 0 AND parked = 1",
+		"INDEXED BY flight WHERE state IN (1, 2)",
+	} {
+		rows, err := w.conn.QueryContext(ctx, "SELECT priority, count(*) FROM execution "+from+" GROUP BY priority")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var priority int
+			var n int64
+			if err := rows.Scan(&priority, &n); err != nil {
+				return err
+			}
+			w.s.urgency[priority] += n
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *writer) start() { w.wg.Go(w.loop) }
@@ -181,6 +224,7 @@ func (w *writer) saveLimiter() error {
 		return err
 	}}
 	w.batch([]*op{o})
+	<-o.done
 	return w.s.failed(o.err)
 }
 
@@ -294,7 +338,8 @@ func (w *writer) take() (ops []*op, closed bool) {
 	return ops, w.closed
 }
 
-// batch does ops, in one transaction if it can be, and lets their callers go.
+// batch does ops, in one transaction if it can be. Their callers are let go once
+// that is on disk, or has failed.
 func (w *writer) batch(ops []*op) {
 	if w.full {
 		ops = w.makeRoom(ops)
@@ -313,7 +358,6 @@ func (w *writer) batch(ops []*op) {
 		err = w.transact(ops)
 	}
 	if err == nil {
-		finish(ops, nil)
 		return
 	}
 	if len(ops) == 1 {
@@ -322,7 +366,9 @@ func (w *writer) batch(ops []*op) {
 	}
 	// One of them may be at fault, or not all of them fit.
 	for _, o := range ops {
-		finish([]*op{o}, w.transact([]*op{o}))
+		if err := w.transact([]*op{o}); err != nil {
+			finish([]*op{o}, err)
+		}
 	}
 }
 
@@ -369,6 +415,8 @@ func (w *writer) makeRoom(ops []*op) []*op {
 func (w *writer) ranFull(err error) bool {
 	r := &w.s.reserve
 	switch {
+	case w.s.log.failed() != nil:
+		return false
 	case noSpace(err):
 	case ioError(err):
 		// SQLite does not say why. If the room that is held back helps,
@@ -393,10 +441,13 @@ func (w *writer) ranFull(err error) bool {
 }
 
 // transact does ops in one transaction. On an error nothing was changed; the
-// failures of single operations stand in them.
+// failures of single operations stand in them. Without one, the log finishes ops.
 func (w *writer) transact(ops []*op) (err error) {
 	w.s.ckpt.turn <- struct{}{}
 	defer func() { <-w.s.ckpt.turn }()
+	if err := w.s.log.failed(); err != nil {
+		return err
+	}
 	ctx := context.Background()
 	if _, err := w.stmts.begin.ExecContext(ctx); err != nil {
 		return err
@@ -437,27 +488,42 @@ func (w *writer) transact(ops []*op) (err error) {
 			}
 		}
 	}
+	if err := w.s.log.commit(ops, func() error { return w.commit(ctx, &t) }); err != nil {
+		return err
+	}
+	w.s.ckpt.grown()
+	return nil
+}
+
+// commit commits the open transaction, which is t.
+func (w *writer) commit(ctx context.Context, t *transaction) error {
 	if _, err := w.stmts.commit.ExecContext(ctx); err != nil {
 		return err
 	}
+	w.s.log.grown(w.conn)
 	w.nextID = t.nextID
 	w.turns.committed(&t.turns)
-	w.s.mu.Lock()
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for state, n := range t.delta {
-		w.s.counts[state] += n
+		s.counts[state] += n
 	}
 	for caller, l := range t.load {
-		now := w.s.load[caller]
+		s.allLoad.Rows += l.Rows
+		s.allLoad.Bytes += l.Bytes
+		now := s.load[caller]
 		now.Rows += l.Rows
 		now.Bytes += l.Bytes
 		if now.Rows == 0 {
-			delete(w.s.load, caller)
+			delete(s.load, caller)
 		} else {
-			w.s.load[caller] = now
+			s.load[caller] = now
 		}
 	}
-	w.s.mu.Unlock()
-	w.s.ckpt.grown()
+	for priority, n := range t.urgency {
+		s.urgency[priority] += n
+	}
 	return nil
 }
 
