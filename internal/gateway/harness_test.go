@@ -48,6 +48,7 @@ type bench struct {
 	g        *Gateway
 	url      string
 	file     *config.File
+	env      func(string) string
 	end      func() // drains and closes
 }
 
@@ -61,6 +62,7 @@ type plan struct {
 	base   http.RoundTripper
 	dir    string
 	api    http.Handler // in place of the emulator
+	env    func(string) string
 }
 
 // fast is a limit that is in nobody's way.
@@ -92,6 +94,7 @@ func newBench(t testing.TB, p plan) *bench {
 	if p.dir == "" {
 		p.dir = t.TempDir()
 	}
+	b.env = p.env
 	b.file = config.Single(b.org("acme", p.limits))
 	b.file.Data, b.file.Orgs[0].Path = p.dir, "/acme"
 	if p.change != nil {
@@ -113,7 +116,7 @@ func (b *bench) org(name string, limits []headgate.Limit) config.Org {
 // open opens the gateway and serves it.
 func (b *bench) open(base http.RoundTripper) {
 	b.t.Helper()
-	g, err := Open(Config{File: b.file, Version: "test", Base: base})
+	g, err := Open(Config{File: b.file, Version: "test", Base: base, Env: b.env})
 	must(b.t, err)
 	b.g = g
 	l, err := net.Listen("tcp", "127.0.0.1:0")

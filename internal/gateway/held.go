@@ -136,7 +136,6 @@ func (o *org) rewrite(p *httputil.ProxyRequest) {
 	p.Out.Host = ""
 	p.Out.Trailer = nil // what stands there, strip would not see
 	strip(p.Out.Header)
-	c.span.Inject(p.Out.Header)
 	if o.settings().PassThrough {
 		if bearer := p.In.Header["Authorization"]; len(bearer) > 0 {
 			p.Out.Header["Authorization"] = bearer

@@ -12,6 +12,7 @@ import (
 	"github.com/headgate/headgate"
 	"github.com/headgate/headgate/internal/queue"
 	"github.com/headgate/headgate/internal/sqlite"
+	"github.com/headgate/headgate/internal/telemetry"
 )
 
 // hub tells those who wait for an execution that something happened to it.
@@ -97,25 +98,21 @@ func (o *org) await(ctx context.Context, id int64, wait time.Duration) (*queue.E
 // store. release gives it back: from then on the store counts it.
 func (o *org) admit(c *caller, n int64) (release func(), p *problem) {
 	b, conf := &o.settings().Bounds, c.conf.Load()
-	loads, err := o.store.Load(context.Background())
-	if err != nil {
-		return nil, diskFull.problem("the journal can't be read").retryAfter(5 * time.Second)
-	}
-	var all queue.Load
-	for _, l := range loads {
-		all.Rows += l.Rows
-		all.Bytes += l.Bytes
-	}
-	own := loads[c.name]
-	refuse := func(what, counts string) (func(), *problem) {
+	release = func() {
 		o.coming.add(-1, -n)
 		c.coming.add(-1, -n)
+	}
+	refuse := func(what, counts string) (func(), *problem) {
+		release()
 		p := overBound.problem(what).retryAfter(o.drainTime())
 		p.counts = counts
 		return nil, p
 	}
 	rows, bytes := o.coming.add(1, n)
 	ownRows, ownBytes := c.coming.add(1, n)
+	// In this order one that arrives in the store meanwhile counts twice, and
+	// not never.
+	all, own := o.store.LoadOf(c.name)
 	switch {
 	case all.Rows+rows > b.Queued:
 		return refuse("as many executions are queued as may be (bounds.queued)", "queued")
@@ -126,10 +123,7 @@ func (o *org) admit(c *caller, n int64) (release func(), p *problem) {
 	case own.Bytes+ownBytes > conf.QueuedBytes:
 		return refuse("this caller has as many bytes queued as it may (queued_bytes)", "bytes")
 	}
-	return func() {
-		o.coming.add(-1, -n)
-		c.coming.add(-1, -n)
-	}, nil
+	return release, nil
 }
 
 // drainTime is about how long it takes until one that is queued has gone.
@@ -145,7 +139,23 @@ func (o *org) send(ctx context.Context, x queue.Execution, leave func() error) (
 	}
 	l := o.use()
 	defer l.unuse()
-	return l.sender.Send(ctx, x, leave)
+	if o.g.tracer == nil {
+		return l.sender.Send(ctx, x, leave)
+	}
+	var e extra
+	_ = json.Unmarshal(x.Extra, &e) // what can't be read names no trace
+	ctx, span := o.g.tracer.Execution(ctx, e.Header)
+	step, err := l.sender.Send(ctx, x, leave)
+	outcome := step.To.String()
+	if err != nil {
+		outcome = "error"
+	}
+	limit, wait := longest(step.Tally.Waits)
+	span.End(telemetry.CallEnd{
+		Org: o.name, Caller: x.Caller, Limit: limit, Wait: wait,
+		Status: step.Status, Execution: o.idOf(x.ID), Outcome: outcome,
+	})
+	return step, err
 }
 
 // shape gives the request of an execution what its caller asked for.

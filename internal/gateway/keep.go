@@ -22,7 +22,7 @@ type extra struct {
 }
 
 // keptFields are the header fields that are stored with a call that is kept for
-// later. No others are: there may be a secret in them.
+// later, in alphabetical order. No others are: there may be a secret in them.
 var keptFields = []string{
 	"Accept", "Accept-Language", "Content-Encoding", "Content-Language", "Content-Type",
 	"If-Match", "If-None-Match", "If-Unmodified-Since", "Traceparent", "Tracestate", "User-Agent",
@@ -30,18 +30,66 @@ var keptFields = []string{
 
 func isKept(field string) bool { return slices.Contains(keptFields, field) }
 
+// encodeExtra is json.Marshal of the extra of a request with this header, without
+// the map that it would take for each call.
+func encodeExtra(h http.Header, callback string) []byte {
+	b := append(make([]byte, 0, 128), '{')
+	for _, name := range keptFields {
+		values := h[name]
+		if len(values) == 0 {
+			continue
+		}
+		if len(b) == 1 {
+			b = append(b, `"header":{`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(appendJSON(b, name), ':', '[')
+		for i, v := range values {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendJSON(b, v)
+		}
+		b = append(b, ']')
+	}
+	if len(b) > 1 {
+		b = append(b, '}')
+	}
+	if callback != "" {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = appendJSON(append(b, `"callback":`...), callback)
+	}
+	return append(b, '}')
+}
+
+// appendJSON appends s as a string of JSON.
+func appendJSON(b []byte, s string) []byte {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			text, _ := json.Marshal(s) // no string fails
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
 // keep accepts a call for later: it is answered once the call is on disk, and
 // the call ends in one outcome whatever happens then. A caller that wants to
 // wait for that may.
 func (c *held) keep(w http.ResponseWriter, r *http.Request) {
-	x, p := c.execution(r)
+	xs, p := c.execution(r)
 	if p == nil {
-		p = c.org.add(r.Context(), c, x)
+		p = c.org.add(r.Context(), c, xs)
 	}
 	if p != nil {
 		c.refuse(w, p)
 		return
 	}
+	x := &xs[0]
 	c.over("accepted", http.StatusAccepted, c.org.idOf(x.ID))
 	wait := c.wish.wait
 	switch {
@@ -59,37 +107,33 @@ func (c *held) keep(w http.ResponseWriter, r *http.Request) {
 	c.org.accepted(w, c, x)
 }
 
-// execution makes of a call what is stored.
-func (c *held) execution(r *http.Request) (*queue.Execution, *problem) {
+// execution makes of a call the one execution that is stored.
+func (c *held) execution(r *http.Request) ([]queue.Execution, *problem) {
 	switch {
 	case c.org.settings().PassThrough:
 		return nil, loginMode.problem("the org " + c.org.name + " passes tokens through")
 	case c.streamed:
 		return nil, tooLarge(c.g.file().Bounds.Buffer)
 	}
-	x := &queue.Execution{
+	xs := []queue.Execution{{
 		Caller: c.caller.name, Weight: c.caller.weight(), Key: c.wish.key, Accepted: c.came,
 		Method: r.Method, Path: c.path, Body: c.body,
 		Priority: c.urgency - defaultUrgency, Deadline: c.wish.deadline,
 		Delivery: queueDelivery(c.delivery(r.Method)),
-	}
+	}}
+	x := &xs[0]
 	if r.URL.RawQuery != "" {
 		x.Path += "?" + r.URL.RawQuery
 	}
-	e := extra{}
-	for _, name := range keptFields {
-		if values := r.Header[name]; len(values) > 0 {
-			if e.Header == nil {
-				e.Header = http.Header{}
-			}
-			e.Header[name] = values
-		}
+	header := r.Header
+	if c.span != nil {
+		header = header.Clone()
+		c.span.Inject(header)
 	}
-	e.Callback = c.wish.callback
-	x.Extra, _ = json.Marshal(e)
+	x.Extra = encodeExtra(header, c.wish.callback)
 	// What c.later has cost already is not forgotten.
 	x.Tally.Sent, x.Tally.Refused, x.Tally.Retries, x.Tally.Waits = c.tries.Sent, c.tries.Refused, c.tries.Retries, c.tries.Waits
-	return x, nil
+	return xs, nil
 }
 
 func queueDelivery(d headgate.Delivery) queue.Delivery {
@@ -99,13 +143,14 @@ func queueDelivery(d headgate.Delivery) queue.Delivery {
 	return queue.AtLeastOnce
 }
 
-// add stores x, within the bounds, and has it sent when its turn comes.
-func (o *org) add(ctx context.Context, c *held, x *queue.Execution) *problem {
+// add stores the one execution of xs, within the bounds, and has it sent when its
+// turn comes.
+func (o *org) add(ctx context.Context, c *held, xs []queue.Execution) *problem {
+	x := &xs[0]
 	release, p := o.admit(c.caller, int64(len(x.Body)))
 	if p != nil {
 		return p
 	}
-	xs := []queue.Execution{*x}
 	// Not with ctx: a caller that goes away must not leave in doubt whether
 	// it was accepted for those who share its transaction.
 	ctx = context.WithoutCancel(ctx)
@@ -122,7 +167,6 @@ func (o *org) add(ctx context.Context, c *held, x *queue.Execution) *problem {
 		p.counts = "storage"
 		return p
 	}
-	*x = xs[0]
 	if !x.Existing {
 		o.meter.Accepted(x.Caller)
 		o.dispatcher.Wake(x.Place())
@@ -169,7 +213,6 @@ func (o *org) accepted(w http.ResponseWriter, c *held, x *queue.Execution) {
 	h.Set(fieldExecution, v.ID)
 	h.Set("Preference-Applied", "respond-async")
 	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 	if v.Estimate != nil {
 		h.Set("Retry-After", strconv.Itoa(max(1, int(float64(*v.Estimate)+0.999))))
 	}

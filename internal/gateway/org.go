@@ -144,6 +144,7 @@ func (o *org) connect(conf *config.Org) error {
 		l.wire = newWire(conf)
 		rt = l.wire
 	}
+	rt = o.g.tracer.Base(rt)
 	if conf.PassThrough {
 		l.transport = &headgate.Transport{Base: rt, Limiter: o.limiter, Org: base.Host}
 	} else {

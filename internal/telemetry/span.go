@@ -9,11 +9,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-
-	"github.com/headgate/headgate"
 )
 
-// Span is the span of one call. Nil is a valid one that does nothing. It holds
+// Span is the span of one call, or of what was done for an execution. Nil is a valid one that does nothing. It holds
 // no query, path, header or body, and no text of an error, which may quote
 // these. It is safe for concurrent use.
 type Span struct{ span trace.Span }
@@ -33,29 +31,9 @@ type CallEnd struct {
 	Outcome string
 }
 
-// Observe notes an event of the call: a permit that was waited for, an attempt
-// that is repeated, a gate that closed. It leaves out the others.
-func (s *Span) Observe(e headgate.Event) {
-	if s == nil {
-		return
-	}
-	switch e.Kind {
-	case headgate.PermitWaited, headgate.Retried, headgate.GateClosed:
-	default:
-		return
-	}
-	var a attributes
-	a.text("headgate.limit", e.Limit)
-	a.number("headgate.attempt", e.Attempt)
-	a.number("http.response.status_code", e.Status)
-	a.seconds("headgate.wait_seconds", e.Wait)
-	a.seconds("headgate.retry_after_seconds", e.RetryAfter)
-	s.span.AddEvent(e.Kind.String(), trace.WithAttributes(a...))
-}
-
-// Inject makes h, the header of a request to the platform, name this span as the
-// parent of what happens there. Without a span it leaves h as it is, so that the
-// traceparent of the caller passes through.
+// Inject makes h, which goes along with the call, name this span as the parent of
+// what happens next. Without a span it leaves h as it is, so that the traceparent
+// of the caller passes through.
 func (s *Span) Inject(h http.Header) {
 	if s == nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
@@ -125,6 +126,56 @@ func (t *Tracer) Call(r *http.Request) (context.Context, *Span) {
 		trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attribute.String("http.request.method", method(r.Method))))
 	return ctx, &Span{span}
+}
+
+// Execution begins the span of what is done for an execution that was kept: it
+// continues the trace that h names, the header that was stored with it. The
+// context has the span. A nil tracer returns ctx and a nil span.
+func (t *Tracer) Execution(ctx context.Context, h http.Header) (context.Context, *Span) {
+	if t == nil {
+		return ctx, nil
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(h))
+	ctx, span := t.tracer.Start(ctx, "headgate.execution", trace.WithSpanKind(trace.SpanKindConsumer))
+	return ctx, &Span{span}
+}
+
+// Base returns base with a span for each attempt that belongs to one of the spans
+// above; the platform is told of it. A nil tracer returns base itself.
+func (t *Tracer) Base(base http.RoundTripper) http.RoundTripper {
+	if t == nil {
+		return base
+	}
+	return attempts{t, base}
+}
+
+type attempts struct {
+	*Tracer
+	base http.RoundTripper
+}
+
+func (a attempts) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !trace.SpanContextFromContext(req.Context()).IsValid() {
+		return a.base.RoundTrip(req)
+	}
+	ctx, span := a.tracer.Start(req.Context(), "headgate.attempt",
+		trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("http.request.method", method(req.Method))))
+	defer span.End()
+	header := req.Header.Clone()
+	req = req.WithContext(ctx)
+	req.Header = header
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
+	resp, err := a.base.RoundTrip(req)
+	if err != nil {
+		span.SetStatus(codes.Error, "no answer")
+		return nil, err
+	}
+	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
+	if resp.StatusCode >= 400 {
+		span.SetStatus(codes.Error, "")
+	}
+	return resp, nil
 }
 
 // method returns a method that HTTP knows, or _OTHER: it comes from the network.

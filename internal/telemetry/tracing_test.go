@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -15,8 +14,6 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-
-	"github.com/headgate/headgate"
 )
 
 // environment returns what looks variables up in pairs of name and value.
@@ -60,7 +57,6 @@ func TestTracingOff(t *testing.T) {
 			t.Error("not what the request had")
 		}
 		tracer.LogTo(slog.Default())
-		span.Observe(headgate.Event{Kind: headgate.Retried})
 		out := r.Header.Clone()
 		span.Inject(out)
 		if out.Get("traceparent") != traceparent {
@@ -111,12 +107,6 @@ func TestSpan(t *testing.T) {
 	if sc.TraceID().String() != traceID || !sc.IsSampled() {
 		t.Errorf("the context has %v", sc)
 	}
-	for kind := headgate.PermitWaited; kind <= headgate.LimitFound; kind++ {
-		span.Observe(headgate.Event{
-			Kind: kind, Limit: "token.rate.per.minute", Attempt: 2, Status: 429, Wait: 1500 * time.Millisecond,
-			RetryAfter: time.Second, Method: "POST", Path: "/pathsecret", Err: errors.New("errsecret"),
-		})
-	}
 	out := req.Header.Clone()
 	span.Inject(out)
 	if want := "00-" + traceID + "-" + sc.SpanID().String() + "-01"; out.Get("traceparent") != want || out.Get("tracestate") != "vendor=x" {
@@ -151,21 +141,6 @@ func TestSpan(t *testing.T) {
 	}
 	if got := attributesOf(s); !maps.Equal(got, want) {
 		t.Errorf("attributes %v, want %v", got, want)
-	}
-	var events []string
-	for _, e := range s.Events {
-		events = append(events, e.Name)
-		got := attributesOf(&tracepb.Span{Attributes: e.Attributes})
-		want := map[string]string{
-			"headgate.limit": `string_value:"token.rate.per.minute"`, "headgate.attempt": "int_value:2", "http.response.status_code": "int_value:429",
-			"headgate.wait_seconds": "double_value:1.5", "headgate.retry_after_seconds": "double_value:1",
-		}
-		if !maps.Equal(got, want) {
-			t.Errorf("%s: attributes %v, want %v", e.Name, got, want)
-		}
-	}
-	if got := strings.Join(events, ", "); got != "permit waited, gate closed, retried" {
-		t.Errorf("events %s", got)
 	}
 	if bytes.Contains(r.raw, []byte("secret")) {
 		t.Errorf("a secret left: %q", r.raw)
