@@ -57,8 +57,7 @@ func perSecond(b *testing.B, n int, what string) {
 }
 
 // BenchmarkInsert: 64 writers, each adding one execution at a time with fsync
-// on. The issue wants 20,000 inserts/s of group commit where one transaction
-// each gives about 4,000.
+// on.
 func BenchmarkInsert(b *testing.B) {
 	for _, c := range []struct {
 		name    string
@@ -138,6 +137,110 @@ func BenchmarkRecover(b *testing.B) {
 			for b.Loop() {
 				if got, err := queue.Recover(b.Context(), s, queue.AtMostOnce, time.Now()); err != nil || got != (queue.Recovered{}) {
 					b.Fatal(got, err)
+				}
+			}
+		})
+	}
+}
+
+// gatewayExecution is one as a gateway accepts it.
+func gatewayExecution(i int) queue.Execution {
+	x := benchExecution()
+	x.Caller, x.Key = fmt.Sprintf("caller-%d", i%20), fmt.Sprintf("%032x", uint64(i)*0x9e3779b97f4a7c15)
+	x.Accepted, x.Extra = time.Unix(int64(1+i), 0), []byte(`{"type":"application/json"}`)
+	return x
+}
+
+// fillGateway adds n of a gateway's executions; like may change them.
+func fillGateway(b *testing.B, s *Store, n int, like func(i int, x *queue.Execution)) {
+	b.Helper()
+	for from := 0; from < n; from += 5000 {
+		xs := make([]queue.Execution, min(5000, n-from))
+		for i := range xs {
+			xs[i] = gatewayExecution(from + i)
+			like(from+i, &xs[i])
+		}
+		if err := s.Add(b.Context(), xs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStart opens a journal of a gateway and asks all that a start asks,
+// with Recover for both deliveries.
+func BenchmarkStart(b *testing.B) {
+	for _, queued := range []int{10_000, 200_000} {
+		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
+			if queued > 10_000 && testing.Short() {
+				b.Skip("takes a while to fill")
+			}
+			path := filepath.Join(b.TempDir(), "journal")
+			s, err := Open(path, Options{})
+			must(b, err)
+			fillGateway(b, s, queued, func(int, *queue.Execution) {})
+			must(b, s.Close())
+			b.ResetTimer()
+			for b.Loop() {
+				s, err := Open(path, Options{})
+				must(b, err)
+				for _, delivery := range []queue.Delivery{queue.AtLeastOnce, queue.AtMostOnce} {
+					got, err := queue.Recover(b.Context(), s, delivery, time.Now())
+					if err != nil || got != (queue.Recovered{}) {
+						b.Fatal(got, err)
+					}
+				}
+				counts, err := s.Counts(b.Context())
+				if err != nil || counts[queue.Queued] != int64(queued) {
+					b.Fatal(counts, err)
+				}
+				if load, err := s.Load(b.Context()); err != nil || len(load) != 20 {
+					b.Fatal(load, err)
+				}
+				if at, ok, err := s.Oldest(b.Context()); err != nil || !ok || at.Unix() != 1 {
+					b.Fatal(at, ok, err)
+				}
+				b.StopTimer()
+				must(b, s.Close())
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkList reads the newest 50, by several filters, from a journal in which
+// those that match are far behind what else there is.
+func BenchmarkList(b *testing.B) {
+	for _, stored := range []int{10_000, 200_000} {
+		if stored > 10_000 && testing.Short() {
+			b.Skip("takes a while to fill")
+		}
+		s := bencher(b, Options{})
+		fillGateway(b, s, stored, func(i int, x *queue.Execution) {
+			switch {
+			case i < 2000 && i%2 == 0:
+				x.State = queue.Unknown
+			case i >= 2000:
+				x.State = queue.Done
+			}
+		})
+		unknown, queued := []queue.State{queue.Unknown}, []queue.State{queue.Queued}
+		for _, f := range []queue.Filter{
+			{}, {Caller: "caller-2"}, {States: unknown}, {States: unknown, Caller: "caller-2"}, {States: queued},
+			{States: queued, Caller: "caller-3"}, {States: []queue.State{queue.Failed, queue.Expired, queue.Sent}},
+		} {
+			f.Newest, f.Limit = true, 50
+			b.Run(fmt.Sprintf("stored=%d/%v of %q", stored, f.States, f.Caller), func(b *testing.B) {
+				for b.Loop() {
+					for _, err := range s.Each(b.Context(), f) {
+						must(b, err)
+					}
+				}
+			})
+		}
+		b.Run(fmt.Sprintf("stored=%d/oldest", stored), func(b *testing.B) {
+			for b.Loop() {
+				if _, ok, err := s.Oldest(b.Context()); err != nil || !ok {
+					b.Fatal(ok, err)
 				}
 			}
 		})

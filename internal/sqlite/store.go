@@ -270,7 +270,7 @@ func dsn(path string, wait int, pragmas ...string) string {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
 		fmt.Sprintf("busy_timeout(%d)", wait),
 		"synchronous(FULL)", // the writer has its own way: see log
-		"fullfsync(1)", // macOS has an fsync that is none
+		"fullfsync(1)",      // macOS has an fsync that is none
 		"checkpoint_fullfsync(1)",
 		"wal_autocheckpoint(0)", // checkpoints have their own connection
 	}, pragmas...)}
