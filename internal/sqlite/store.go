@@ -239,7 +239,8 @@ func (s *Store) release() error {
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
 	}
-	errs = append(errs, s.ckpt.close(), s.w.close(), s.log.close())
+	// The log's own handle first: on Windows SQLite could not remove the file.
+	errs = append(errs, s.log.close(), s.ckpt.close(), s.w.close())
 	if s.reserve.path != "" {
 		errs = append(errs, s.reserve.drop())
 	}
