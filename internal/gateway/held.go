@@ -235,6 +235,9 @@ func unanswered(w http.ResponseWriter, req *http.Request, err error) {
 		return
 	case isLimit:
 		p = c.noPlace(limit.Limit, limit.Wait)
+	case errors.Is(err, errNoPlace) && c.g.refusing.Load():
+		p = draining.problem("the gateway stops, and the platform had refused the call").retryAfter(time.Second).with("Connection", "close")
+		p.Sent = c.tries.Sent
 	case errors.Is(err, errNoPlace):
 		f := c.org.limiter.Forecast(c.org.ask(c.plain, c.urgency-defaultUrgency), 1)
 		p = c.noPlace(f.Limit, f.Wait)

@@ -304,7 +304,11 @@ func TestQueuedDelaysNobodyElse(t *testing.T) {
 		from := len(l.all())
 		_, others := l.find(t, by, 0, max(0, from-2))
 		t.Logf("%d of the bulk went before the first of %s", others, by)
-		if others > 6 {
+		most := 6
+		if raceDetector {
+			most = 15 // 150 ms: everything takes longer
+		}
+		if others > most {
 			t.Errorf("%d of the bulk went before the first of %s", others, by)
 		}
 		l.keepWith(by, 1, 40, 8)
