@@ -445,7 +445,7 @@ func TestManyHiddenLimits(t *testing.T) {
 			paths := []string{"/free", "/a/1", "/a/2", "/b", "/b/3"}
 			limitOf := map[string]string{"/a/*": "one", "/b": "one", "/b/*": "two"}
 			var mu sync.Mutex
-			closed, found := map[key]gate{}, map[string]bool{}
+			closed, found := map[key]gate{}, map[string]time.Time{} // when first, by template
 			var wg sync.WaitGroup
 			start := time.Now()
 			for range 300 {
@@ -462,7 +462,7 @@ func TestManyHiddenLimits(t *testing.T) {
 					}
 					came := time.Now()
 					p, err := l.Take(t.Context(), ask)
-					wait := p.Wait
+					now, wait := time.Now(), p.Wait
 					if limit, ok := errors.AsType[*headgate.LimitError](err); ok {
 						wait = limit.Waited
 					}
@@ -477,8 +477,9 @@ func TestManyHiddenLimits(t *testing.T) {
 					if n := len(wait.Parts); n > 1 && wait.Parts[n-1].Limit == k.limit {
 						both++
 					}
-					if g := closed[k]; err == nil && found[template] && time.Now().After(g.from) && time.Now().Before(g.until) {
-						t.Errorf("seed %d: %s went at %v although %s is closed until %v", seed, ask.Path, time.Since(start), k.limit, g.until.Sub(start))
+					since, is := found[template]
+					if g := closed[k]; err == nil && is && now.After(since) && now.After(g.from) && now.Before(g.until) {
+						t.Errorf("seed %d: %s went at %v although %s is closed until %v", seed, ask.Path, now.Sub(start), k.limit, g.until.Sub(start))
 					}
 					mu.Unlock()
 					if err != nil {
@@ -487,7 +488,9 @@ func TestManyHiddenLimits(t *testing.T) {
 					time.Sleep(takes)
 					if kind > 6 && k.limit != "" && time.Since(start) < 3*time.Second {
 						mu.Lock()
-						found[template] = true
+						if _, is := found[template]; !is {
+							found[template] = time.Now()
+						}
 						if g := closed[k]; time.Now().Before(g.until) {
 							closed[k] = gate{g.from, time.Now().Add(time.Second)}
 						} else {
