@@ -2,9 +2,11 @@ package headgate_test
 
 import (
 	"cmp"
+	"context"
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -231,6 +233,58 @@ func work(t *testing.T, tr *headgate.Transport, url, prefix string, n int) {
 		})
 	}
 	wg.Wait()
+}
+
+// Requests of which nobody hears whether they drew on the limit have it neither
+// probed more often nor used less: callers go away while theirs is out, or a tenth
+// fails.
+func TestLearnAmongFailures(t *testing.T) {
+	t.Run("callers go away", func(t *testing.T) { learnAmong(t, 4, nil) })
+	t.Run("a tenth fails", func(t *testing.T) {
+		learnAmong(t, 0, []emulator.Fault{{Kind: emulator.InternalError, Share: 0.1}})
+	})
+}
+
+// learnAmong has twelve callers at work, so many of which go away at random.
+func learnAmong(t *testing.T, going int, script []emulator.Fault) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, lasts = 100, 10 * time.Minute
+		pair := headgatetest.New(t, emulator.Config{
+			Limits: []emulator.Limit{{Rate: rate, Burst: 50}}, AnyToken: true,
+			Latency: 5 * ms, Jitter: 20 * ms, LedgerRows: -1, Script: script,
+		})
+		tr := &headgate.Transport{Base: pair.Transport(), Limits: []headgate.Limit{told(rate, 50)}}
+		end := time.Now().Add(lasts)
+		var wg sync.WaitGroup
+		for i := range 12 {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			wg.Go(func() {
+				for time.Now().Before(end) {
+					ctx, cancel := context.WithCancel(t.Context())
+					if i < going { // nobody is told beforehand
+						time.AfterFunc(time.Duration(1+r.IntN(200))*ms, cancel)
+					}
+					req, _ := http.NewRequestWithContext(ctx, "POST", pair.URL+"/api/v2/architect/flows/f/execute", strings.NewReader("{}"))
+					if resp, err := tr.RoundTrip(req); err == nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					} else if ctx.Err() == nil {
+						t.Error(err)
+					}
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		r := pair.Emulator.Report()
+		t.Logf("%d accepted in %v, %d refused", r.Accepted, lasts, r.Rejected)
+		if want := int64(0.95 * rate * lasts.Seconds()); r.Accepted < want {
+			t.Errorf("%d accepted, want at least %d", r.Accepted, want)
+		}
+		if most := r.Accepted / 500; r.Rejected > most {
+			t.Errorf("%d of %d refused, want at most %d", r.Rejected, r.Accepted, most)
+		}
+	})
 }
 
 // polite counts the requests that are sent while a Retry-After runs that came

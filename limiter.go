@@ -543,9 +543,7 @@ func (p Permit) Done(o Observation) {
 	case o.Refused:
 		event, found = l.refused(l.current(p), o, now)
 	case o.Status == 0:
-		for i, a := range p.lane.accounts {
-			a.bucket.Unanswered(p.taken, p.seqs.at(i))
-		}
+		p.unanswered(o)
 	case o.Status == http.StatusUnauthorized || o.Status >= 500:
 		// It may not have come as far as the limit.
 		for i, a := range p.lane.accounts {
@@ -568,6 +566,20 @@ func (p Permit) Done(o Observation) {
 	l.observer.emit(event)
 }
 
+// unanswered notes that no answer came. The limiter is locked.
+func (p Permit) unanswered(o Observation) {
+	for i, a := range p.lane.accounts {
+		switch {
+		case o.unsent:
+			a.bucket.Missed(p.taken, p.seqs.at(i))
+		case o.abandoned:
+			a.bucket.Abandoned(p.taken)
+		default:
+			a.bucket.Unanswered(p.taken, p.seqs.at(i))
+		}
+	}
+}
+
 // refused closes the gate that o asks for. The limiter is locked.
 func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event, found Event) {
 	named, template, news := l.named(p, o)
@@ -578,7 +590,7 @@ func (l *Limiter) refused(p Permit, o Observation, now bucket.Instant) (event, f
 	var seq uint64 // 0 if p has taken nothing of it, because nobody knew
 	for i, a := range p.lane.accounts {
 		if a != named {
-			a.bucket.Unanswered(p.taken, p.seqs.at(i))
+			a.bucket.Missed(p.taken, p.seqs.at(i))
 		} else {
 			seq = p.seqs.at(i)
 		}

@@ -37,6 +37,8 @@ type Observation struct {
 	Missing func(refusals int) time.Duration
 
 	orLearned bool // what a limit has learned goes before Missing
+	unsent    bool // no answer came, and nothing had left
+	abandoned bool // no answer came because nobody waited for it
 }
 
 // wait returns how long the gate of b closes for a refusal of a request that was

@@ -513,6 +513,7 @@ func (t *Transport) judge(req *http.Request, resp *http.Response, err error, nev
 		s.notSent, s.final = notSent(err)
 		s.notSent = s.notSent || neverConnected
 		s.final = s.final || gone(req.Context())
+		s.unsent, s.abandoned = s.notSent, req.Context().Err() != nil
 	} else {
 		s.Observation = t.read(resp)
 		s.Status = resp.StatusCode

@@ -447,14 +447,27 @@ func (b *Bucket) answered(taken Instant) (opened bool) {
 	return opened
 }
 
-// Unanswered says that no answer came for the request whose token was taken at
-// taken: the limit is none the wiser.
-func (b *Bucket) Unanswered(taken Instant, seq uint64) {
+// Missed says that the request whose token was taken at taken did not come as far
+// as the limit.
+func (b *Bucket) Missed(taken Instant, seq uint64) {
 	if b.rule.Learn {
 		b.learner.drewNothing(seq)
 	}
 	b.leave(taken)
 }
+
+// Unanswered says that no answer came for the request whose token was taken at
+// taken, though it may have come as far as the limit.
+func (b *Bucket) Unanswered(taken Instant, seq uint64) {
+	if b.rule.Learn {
+		b.learner.unclear(seq)
+	}
+	b.leave(taken)
+}
+
+// Abandoned says that nobody waited for the answer to the request whose token was
+// taken at taken. That says nothing of the server: it counts as any other.
+func (b *Bucket) Abandoned(taken Instant) { b.leave(taken) }
 
 // Missing returns how long the gate should close for a refusal that does not say
 // it, if a learner knows: two tokens' time, doubled for each refusal in a row.

@@ -155,7 +155,14 @@ func (d *driven) step(s *script) {
 		}
 	case 9:
 		if p, ok := d.any(s); ok {
-			d.b.Unanswered(p.taken, p.seq)
+			switch p.seq % 3 {
+			case 0:
+				d.b.Unanswered(p.taken, p.seq)
+			case 1:
+				d.b.Missed(p.taken, p.seq)
+			case 2:
+				d.b.Abandoned(p.taken)
+			}
 		}
 	case 10:
 		if p, ok := d.any(s); ok {

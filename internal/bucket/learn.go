@@ -495,7 +495,10 @@ func (l *learner) settle(now Instant) {
 	l.opened, l.idle = e.until, 0
 	l.pause += ((e.until - e.from).Seconds() - l.pause) / 4
 	l.distrust()
-	if l.phase != track || !l.blurred() {
+	if l.phase == track && l.blurred() {
+		// Nobody knows what it measured, but what it cost.
+		l.hold = max(l.hold, l.rarely(), l.costly())
+	} else {
 		l.conclude(interval{
 			accepted: max(0, float64(e.fromSeq)-float64(l.anchor.seq)-1-l.anchor.lost),
 			seconds:  max((e.from - l.anchor.at).Seconds(), 1e-3),

@@ -193,12 +193,11 @@ func (l *learner) correct(i interval) {
 	}
 	switch {
 	case !jump && miss < 1+0.02*i.accepted+slack && i.accepted >= 8:
-		rarely := probeEvery * float64(l.episode.count) / l.rate
 		if l.creep > 0 { // and it was we who asked for it
-			l.hold = min(max(min(2*l.hold, 20), 1.25*l.hold), patience, rarely)
+			l.hold = min(max(min(2*l.hold, 20), 1.25*l.hold), patience, l.rarely())
 		}
 		if l.told {
-			l.hold = rarely
+			l.hold = l.rarely()
 		}
 		l.hold = max(l.hold, l.costly())
 		l.surprises = 0
@@ -213,6 +212,10 @@ func (l *learner) correct(i interval) {
 		l.phase = search
 	}
 }
+
+// rarely is the hold that keeps the refusals of a limit that stands still at one
+// in probeEvery.
+func (l *learner) rarely() float64 { return probeEvery * float64(l.episode.count) / l.rate }
 
 // costly is the hold that keeps the cost of trying at two per cent.
 func (l *learner) costly() float64 { return min(l.loss()/0.02, 60) }

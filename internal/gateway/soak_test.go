@@ -109,7 +109,8 @@ func TestSoak(t *testing.T) {
 	first := measure()
 	for until := time.Now().Add(*soak * 6 / 10); time.Now().Before(until); {
 		sleep(ctx, min(*soak/10, time.Minute))
-		t.Logf("%v", measure())
+		r := b.emulator.Report()
+		t.Logf("%v, %d accepted, %d refused", measure(), r.Accepted, r.Rejected)
 	}
 	last := measure()
 	stop()

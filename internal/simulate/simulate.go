@@ -556,7 +556,7 @@ func (r *run) answer(c *client, e event) {
 		c.lines[q.class].back(q.came)
 		for i := range c.buckets {
 			if i != int(q.limit) {
-				c.buckets[i].Unanswered(q.taken, q.seqs[i])
+				c.buckets[i].Missed(q.taken, q.seqs[i])
 			}
 		}
 		b := &c.buckets[q.limit]
