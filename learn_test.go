@@ -235,6 +235,43 @@ func work(t *testing.T, tr *headgate.Transport, url, prefix string, n int) {
 	wg.Wait()
 }
 
+// A bucket that holds less than comes while a refusal closes the gate runs over
+// then. Whatever was told of it, a limit that stands still is used and rarely
+// refused, for as long as it lasts.
+func TestLearnsTheBurst(t *testing.T) {
+	for _, c := range []struct{ told, gives headgate.Limit }{
+		{told(100, 50), told(100, 50)},
+		{told(100, 100), told(100, 50)},
+		{told(100, 200), told(100, 50)},
+		{told(100, 100), told(100, 20)},
+		{told(100, 50), told(120, 50)},
+		{told(100, 50), told(80, 40)},
+		{told(100, 50), told(50, 50)},
+		{told(50, 100), told(50, 20)},
+		{told(1000, 200), told(1000, 200)},
+		{told(20, 20), told(20, 5)},
+	} {
+		t.Run(fmt.Sprintf("told %v of %v, gives %v of %v", c.told.Rate, c.told.Burst, c.gives.Rate, c.gives.Burst), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pair := headgatetest.New(t, emulator.Config{
+					Limits: []emulator.Limit{{Rate: c.gives.Rate, Burst: c.gives.Burst}}, AnyToken: true,
+					Latency: 5 * ms, Jitter: 20 * ms, LedgerRows: -1,
+				})
+				tr := &headgate.Transport{Base: pair.Transport(), Limits: []headgate.Limit{c.told}}
+				start := time.Now()
+				work(t, tr, pair.URL, "", int(300*c.gives.Rate))
+				span, r := time.Since(start), pair.Emulator.Report()
+				took := span.Seconds() / r.Limits[0].Ideal.Seconds()
+				t.Logf("%.3f of the ideal, one in %d refused", took, r.Accepted/max(1, r.Rejected))
+				if took > 1.06 || r.Rejected > 3+r.Accepted/500 {
+					t.Errorf("%.3f of the ideal, %d of %d refused", took, r.Rejected, r.Accepted)
+				}
+			})
+		})
+	}
+}
+
 // Requests of which nobody hears whether they drew on the limit have it neither
 // probed more often nor used less: callers go away while theirs is out, or a tenth
 // fails.

@@ -186,7 +186,7 @@ func (b *Bucket) Relearn(now Instant, m Learned, age time.Duration) bool {
 	l.variance = m.Variance + square(0.1*m.Rate)*min(1, age.Hours()/24)
 	l.hold, l.pause = max(1, m.Hold), max(0.05, m.Pause)
 	if m.Burst > 0 {
-		l.burst = m.Burst
+		l.burst, l.given = m.Burst, m.Burst
 	}
 	l.last, l.opened = now, now
 	if m.Quota > 0 {

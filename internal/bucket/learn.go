@@ -22,6 +22,9 @@ type learner struct {
 	// burst is what the full bucket holds; +Inf where that is not known, or
 	// makes no difference.
 	burst float64
+	// given is what it holds as long as no first burst has told: what was
+	// told of it. Zero: nothing.
+	given float64
 
 	// The model: the level was x at xAt, after n requests.
 	x   float64
@@ -33,16 +36,19 @@ type learner struct {
 	first   firstBurst
 	window  window
 
-	opened    Instant // when the gate opened last
-	idle      float64 // seconds since then in which nobody wanted to send
-	pause     float64 // how long a refusal closes the gate, in seconds, smoothed
-	hold      float64 // seconds after a gate in which no more is tried
-	creep     float64 // the share of the rate that is tried on top
-	surprises int     // intervals in a row that were not as predicted
-	steady    int     // intervals in a row that measured the same rate
-	full      bool    // the bucket was full when the search began
-	measured  float64 // the rate of the latest interval of a contest
-	over      float64 // and how long that was, in seconds
+	opened    Instant  // when the gate opened last
+	idle      float64  // seconds since then in which nobody wanted to send
+	pause     float64  // how long a refusal closes the gate, in seconds, smoothed
+	hold      float64  // seconds after a gate in which no more is tried
+	creep     float64  // the share of the rate that is tried on top
+	surprises int      // intervals in a row that were not as predicted
+	steady    int      // intervals in a row that measured the same rate
+	full      bool     // the bucket was full when the search began
+	base      float64  // the rate before it, if that had been measured
+	measured  float64  // the rate of the latest interval of a contest
+	over      float64  // and how long that was, in seconds
+	latest    interval // the latest, if it began with a refusal
+	spill     spill    // what it and those before it told of the burst
 
 	last     Instant // the latest request
 	queued   bool    // others stood in line behind it
@@ -93,10 +99,6 @@ type episode struct {
 	latestOfEarlier uint64        // toSeq of the episode before
 }
 
-// firstBurst is how a ramp was refused: accepted requests within seconds. It
-// tells what the bucket holds, if nobody else drew on it. Zero seconds: unknown.
-type firstBurst struct{ accepted, seconds float64 }
-
 const (
 	// emptyVariance is that of the level at a refusal: anything from 0 to 1.
 	emptyLevel, emptyVariance = 0.5, 1.0 / 12
@@ -138,7 +140,7 @@ func newLearner(rule Rule) learner {
 	case rule.Rate > 0:
 		l.phase, l.told = trust, true
 		l.rate, l.variance = rule.Rate, square(0.01*rule.Rate)
-		l.burst, l.x = rule.Burst, rule.Burst
+		l.burst, l.given, l.x = rule.Burst, rule.Burst, rule.Burst
 		// Others may have drawn on it already.
 		l.anchor = anchor{level: rule.Burst, variance: toldVariance(rule.Burst), known: true}
 		l.hold = probeEvery / rule.Rate
@@ -420,7 +422,8 @@ func (l *learner) found(sent Instant, tokens float64) {
 	l.x += tokens
 	mine := (l.variance + rateDrift*square(l.rate)*span) * square(span)
 	l.rate += mine / (mine + (l.noise+levelDrift*l.rate)*span + l.anchor.variance) * tokens / span
-	usual := min(3, 1+l.rate/2) + min(3*math.Sqrt(l.noise*span), l.rate/2)
+	unsure := 3*math.Sqrt(l.noise*span) + 2*math.Sqrt(l.anchor.variance)
+	usual := min(3, 1+l.rate/2) + min(unsure, l.rate/2)
 	if l.anchor.gained > usual {
 		l.rises(l.pace)
 	}
@@ -430,6 +433,7 @@ func (l *learner) found(sent Instant, tokens float64) {
 func (l *learner) rises(from float64) {
 	l.phase, l.told = search, false
 	l.full = l.burst < l.rate*l.pause
+	l.base = l.rate
 	l.rate = max(l.rate, from)
 	l.variance = square(l.rate)
 	l.anchor.known = false

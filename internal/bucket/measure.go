@@ -13,11 +13,17 @@ type interval struct {
 	closed   float64 // of these, the gate was
 }
 
+// open is for how many seconds the gate was not closed.
+func (i interval) open() float64 { return i.seconds - i.closed }
+
 // rate is what the interval measures, whatever others took meanwhile.
 func (i interval) rate(level float64) float64 { return (i.accepted - level + emptyLevel) / i.seconds }
 
 // conclude learns from the interval that a refusal has ended.
 func (l *learner) conclude(i interval) {
+	if l.spilled(i) {
+		return
+	}
 	switch l.phase {
 	case ramp:
 		l.endRamp(i)
@@ -58,9 +64,10 @@ func (l *learner) endRamp(i interval) {
 func (l *learner) endSearch(i interval) {
 	b := l.capacity(i.accepted / i.seconds)
 	if !l.anchor.known {
-		if !l.full || b == 0 || i.accepted < b {
+		if !l.full || b == 0 || i.accepted < 2*b {
 			// The level at the start is not known: another one, from here.
 			l.halve()
+			l.rate, l.base = max(l.rate, l.base), 0
 			return
 		}
 		l.rate, l.variance = 0, 0
@@ -86,40 +93,8 @@ func (l *learner) endSearch(i interval) {
 // startContending: there may be others, and the first burst was not all ours.
 func (l *learner) startContending() {
 	l.phase = contend
-	l.first, l.burst = firstBurst{}, math.Inf(1)
+	l.forgetBurst()
 	l.hold = min(l.hold, 1)
-}
-
-// capacity is what a bucket of this rate holds, going by the first burst, 0 if
-// that is not known: the requests of the ramp, less those from before it was
-// faster than the bucket, less what the bucket gained.
-func (l *learner) capacity(rate float64) float64 {
-	if l.first.seconds == 0 {
-		return 0
-	}
-	sent, until := 0.0, 0.0
-	if from := rampStart / l.rtt; rate > from {
-		growth := l.slope() / l.rtt
-		until = math.Log(rate/from) / growth
-		sent = (rate - from) / growth
-	}
-	if until >= l.first.seconds {
-		return 0
-	}
-	return max(0, l.first.accepted-sent-rate*(l.first.seconds-until))
-}
-
-// keepBurst takes over what the bucket seems to hold, where that matters.
-func (l *learner) keepBurst() {
-	l.burst = math.Inf(1)
-	if l.first.seconds == 0 {
-		return
-	}
-	// A first burst that others had a part in makes it look too small.
-	b := max(certain*l.capacity(l.rate), 5, l.rate/10)
-	if b < l.rate*l.pause {
-		l.burst = b
-	}
 }
 
 // drain takes the rate from a search in which a bucket of b was full until the
@@ -154,11 +129,20 @@ func (l *learner) drain(i interval, b float64, full bool) {
 func (l *learner) correct(i interval) {
 	l.phase = track
 	full := l.anchor.level > 1
+	first := max(1, i.accepted-l.rate*i.seconds) // what the bucket held, if the rate is right
 	if l.told && full && i.accepted < l.anchor.level/2 {
 		// Not our bucket.
 		l.phase, l.told = search, false
 		l.halve()
-		l.burst = math.Inf(1)
+		l.forgetBurst()
+		l.given = first
+		return
+	}
+	if l.told && full && first > i.accepted/2 && first < certain*l.anchor.level {
+		// It holds less than was told. Nothing was measured of the rate.
+		l.given = first
+		l.keepBurst()
+		l.hold = max(l.hold, l.costly())
 		return
 	}
 	slack := 2 * math.Sqrt(l.anchor.variance)
@@ -167,7 +151,7 @@ func (l *learner) correct(i interval) {
 	miss := math.Abs(wrong) * i.seconds
 	if full && !l.told && wrong > 0 && miss > 1+0.1*i.accepted+slack+2*math.Sqrt(l.variance)*i.seconds {
 		// It was not full: others share it, or it holds less.
-		l.first, l.burst = firstBurst{}, math.Inf(1)
+		l.forgetBurst()
 		l.variance = max(l.variance, square(l.rate/4))
 		l.surprise(i)
 		return
