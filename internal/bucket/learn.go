@@ -22,8 +22,8 @@ type learner struct {
 	// burst is what the full bucket holds; +Inf where that is not known, or
 	// makes no difference.
 	burst float64
-	// given is what it holds as long as no first burst has told: what was
-	// told of it. Zero: nothing.
+	// given is what it holds as long as no first burst of a ramp has told:
+	// what was told or measured otherwise. Zero: nothing.
 	given float64
 
 	// The model: the level was x at xAt, after n requests.
@@ -52,8 +52,8 @@ type learner struct {
 
 	last     Instant // the latest request
 	queued   bool    // others stood in line behind it
-	accepted float64
-	tested   float64 // of these, what half the bound or more was out for // in all
+	accepted float64 // in all
+	tested   float64 // of these, what half the bound or more was out for
 	rtt      float64 // how long an answer takes, in seconds, smoothed
 	backlog  float64 // callers that wait, smoothed
 	pace     float64 // requests a second: the rate, and what is tried or spent beyond it
