@@ -413,8 +413,13 @@ func (b *Bucket) Accepted(taken Instant, seq uint64, now Instant) (opened bool) 
 		if b.slowStart == 0 || taken < b.gate || 2*b.inFlight >= b.slowStart {
 			b.learner.tested++
 		}
+		w := &b.learner.window
+		beyond := b.learner.phase == windows && taken == w.tried && w.used > w.quota
 		b.learner.answered(taken, seq, now)
 		b.follow(now)
+		if beyond && b.learner.phase == windows {
+			b.log.push(now, b.max) // it was not in the log when it might have been refused
+		}
 	}
 	return b.answered(taken)
 }

@@ -114,10 +114,14 @@ type Learned struct {
 	Width    time.Duration `json:"width,omitempty"`
 	Sure     bool          `json:"sure,omitempty"`
 	Kind     Algorithm     `json:"kind,omitempty"`
-	// How many requests of the window had gone, and how long before the
+	// How many requests had gone within a width, and how long before the
 	// first and the last of them.
 	Used        int           `json:"used,omitempty"`
 	First, Last time.Duration `json:",omitempty"`
+	// How many of them in the window that was open, and how long before it had
+	// begun.
+	In     int           `json:"in,omitempty"`
+	Opened time.Duration `json:"opened,omitempty"`
 }
 
 // maxQuota is the largest window that is taken over from a file.
@@ -139,7 +143,8 @@ func (l Learned) Valid() bool {
 	return (l.Rate >= least || window && l.Rate > 0) && l.Rate < 1e9 && math.Abs(l.Level) < 1e15 &&
 		l.Quota >= 0 && l.Quota <= maxQuota && l.Width >= 0 && l.Width <= max(2*longestWait, l.Of.Window) &&
 		window == (l.Quota > 0 || l.Width > 0) && l.Kind <= SlidingWindow &&
-		l.Used >= 0 && l.Used <= l.Quota && l.Last >= 0 && l.First >= l.Last && l.First <= 2*l.Width
+		l.Used >= 0 && l.Used <= l.Quota && l.Last >= 0 && l.First >= l.Last && l.First <= 2*l.Width &&
+		l.In >= 0 && l.In <= l.Quota && l.Opened >= 0 && l.Opened <= 2*l.Width
 }
 
 // Learned returns what was learned; ok is false if that is nothing yet.
@@ -163,6 +168,9 @@ func (b *Bucket) Learned(now Instant) (m Learned, ok bool) {
 		m.Quota, m.Width, m.Sure, m.Kind = w.quota, w.width, w.sure, w.kind
 		if m.Used = int(b.Spent(now)); m.Used > 0 {
 			m.First, m.Last = now-b.log.at(b.log.n-m.Used), now-b.log.at(b.log.n-1)
+		}
+		if !w.over(now) {
+			m.In, m.Opened = min(w.used, w.quota), now-w.start
 		}
 	case search: // in the midst of finding out
 		m.Variance = max(m.Variance, square(m.Rate/2))
@@ -197,7 +205,7 @@ func (b *Bucket) Relearn(now Instant, m Learned, age time.Duration) bool {
 		for i := range m.Used {
 			b.log.push(now-age-m.First+Instant(float64(m.First-m.Last)*float64(i)/float64(m.Used)), m.Quota)
 		}
-		b.learner.window.start, b.learner.window.used = now-age-m.First, m.Used
+		b.learner.window.start, b.learner.window.used = now-age-m.Opened, m.In
 		return true
 	}
 	l.phase = track

@@ -26,11 +26,12 @@ type window struct {
 	test          Instant // when it went at once; below 0 if not
 	slides        bool    // it was refused
 
-	rest  int     // what the first refusal has shown it to hold beyond the quota
-	extra int     // accepted in it beyond the quota
-	since float64 // accepted since one beyond the quota was tried
-	due   Instant // when one goes beyond the quota
-	tried Instant // when one was, in this window; 0 if not
+	accepted int     // in it
+	fell     int     // accepted in the latest that held less than the quota
+	rest     int     // what the first refusal has shown it to hold beyond the quota
+	since    float64 // accepted since one beyond the quota was tried
+	due      Instant // when one goes beyond the quota
+	tried    Instant // when one was, in this window; 0 if not
 }
 
 // beyond is how far from a whole second before the window's end one request more
@@ -64,7 +65,7 @@ const heldFrom = 30
 func (w *window) take(now Instant) {
 	if w.over(now) {
 		w.held = w.holding && w.used >= w.quota
-		w.start, w.used, w.extra, w.tried, w.holding, w.due = now, 0, 0, 0, false, Never
+		w.start, w.used, w.accepted, w.tried, w.holding, w.due = now, 0, 0, 0, false, Never
 	}
 	w.used++
 	switch {
@@ -77,7 +78,9 @@ func (w *window) take(now Instant) {
 		if w.held {
 			w.test = now
 		}
-		w.due = w.try(now)
+		if w.tried == 0 {
+			w.due = w.try(now)
+		}
 	case w.used > w.quota:
 		w.due, w.tried = Never, now
 	}
@@ -90,7 +93,7 @@ func (w *window) try(now Instant) Instant {
 	left := time.Second
 	if !w.sure {
 		left = (w.start + w.width - now + beyond).Truncate(time.Second)
-	} else if w.since < probeEvery {
+	} else if w.since < probeEvery && w.rest >= 0 {
 		return Never
 	}
 	if left < time.Second {
@@ -129,19 +132,23 @@ func (l *learner) windowAccepted(sent Instant) {
 	if sent == w.test {
 		w.kind = FixedWindow
 	}
-	if w.tried == 0 || sent < w.tried {
+	if sent >= w.start {
+		w.accepted++
+	}
+	extra := w.accepted - w.quota
+	if w.tried == 0 || sent < w.tried || extra < 0 {
 		return
 	}
-	// More than the quota.
-	w.extra++
 	w.due = 0
-	if w.extra > w.rest+3+w.quota/32 && w.sure {
-		// It holds more than that: the width was told, or proved.
-		w.quota, w.extra, w.rest, w.tried, w.due = min(2*w.quota, maxQuota), 0, 0, 0, Never
+	few := 3 + w.quota/32
+	switch {
+	case extra <= w.rest+few:
+	case w.sure:
+		// It holds more than that: the width was told, or proved. From here on a
+		// few go at once, and a few more when those were accepted.
+		w.quota, w.rest = min(w.accepted+few, maxQuota), -few
 		l.rate = float64(w.quota) / w.width.Seconds()
-		return
-	}
-	if w.extra > w.rest+3+w.quota/32 {
+	default:
 		// No window. It was refilled meanwhile, and will be full until the
 		// search is as fast as that.
 		l.window = window{}
@@ -159,7 +166,7 @@ const afterWindow = 10
 func (l *learner) windowRefused(i interval) {
 	w := &l.window
 	e := &l.episode
-	end := w.start + w.width
+	end, held := w.start+w.width, w.used-e.count
 	fits := (e.asked - end).Abs() < 1100*time.Millisecond
 	switch {
 	case w.slides:
@@ -179,16 +186,27 @@ func (l *learner) windowRefused(i interval) {
 			l.halve()
 		}
 	case w.tried != 0:
-		w.quota, w.rest = max(w.quota+w.extra, 1), 0
+		w.quota, w.rest = max(held, 1), 0
 		w.sure, w.proved, w.since = true, true, 0
 	default:
-		// Others have drawn on it.
-		w.quota = max(1, (w.quota+w.used-1)/2)
+		w.holds(held)
 	}
 	if l.phase == windows {
 		l.rate = float64(w.quota) / w.width.Seconds()
 	}
 	l.anchorAt(e.to, e.toSeq, emptyLevel, emptyVariance)
+}
+
+// holds: a window was used up by fewer than the quota. Others may have drawn on it,
+// and may not the next time; but a few, or as many twice in a row, is what there is.
+func (w *window) holds(accepted int) {
+	few := 1 + accepted/32
+	if w.quota-accepted <= few || max(accepted-w.fell, w.fell-accepted) <= few {
+		w.quota = accepted
+	} else {
+		w.quota = (w.quota + accepted) / 2
+	}
+	w.quota, w.fell, w.rest = max(w.quota, 1), accepted, 0
 }
 
 // windowTested: if what was refused is the request that tells a sliding window,
