@@ -27,6 +27,9 @@ func TestScripts(t *testing.T) {
 			large := fmt.Sprintf("{\"flowId\":\"f\",\"a\":1}\n{\"flowId\":\"f\",\"a\":%q}\n", strings.Repeat("x", genesys.MaxRequestBytes))
 			// What another run has learned a moment ago.
 			other := fmt.Sprintf(`{"kind": %q, "version": 1, "limits": [{"limit": "a", "org": "another.example", "at": %q, "spent": 1}]}`, learnedKind, time.Now().Format(time.RFC3339))
+			slow := fmt.Sprintf(`{"kind": %q, "version": 1, "limits": [{"limit": "client.credentials.token.rate.per.minute", "match": "/api/",
+				"org": "emulator", "client": "emulator-client", "token": "emulator-client", "at": %q, "spent": 0,
+				"learned": {"of": {"Learn": true}, "rate": 0.5, "variance": 0.001, "level": 0, "hold": 1, "pause": 1}}]}`, learnedKind, time.Now().Format(time.RFC3339))
 			var many strings.Builder
 			for i := range 120 {
 				fmt.Fprintf(&many, "{\"a\":%d}\n", i)
@@ -35,6 +38,7 @@ func TestScripts(t *testing.T) {
 				os.WriteFile(filepath.Join(env.WorkDir, "many.jsonl"), []byte(many.String()), 0o666),
 				os.WriteFile(filepath.Join(env.WorkDir, "large.jsonl"), []byte(large), 0o666),
 				os.WriteFile(filepath.Join(env.WorkDir, "other.json"), []byte(other), 0o666),
+				os.WriteFile(filepath.Join(env.WorkDir, "slow.json"), []byte(slow), 0o666),
 			)
 		},
 	})
