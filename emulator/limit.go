@@ -33,6 +33,10 @@ type Limit struct {
 	// Window. Max must be at least 1; Window zero means 60 s.
 	Max    int
 	Window time.Duration
+	// Phase makes the windows of a Fixed limit follow each other by the clock,
+	// whoever sends when: one is Phase old when the script starts. It is less
+	// than Window; zero means that a window opens with a request.
+	Phase time.Duration
 	// Value is the number that a 429's body and the limits API give for it.
 	// Zero means Max for a window and Rate·60 for a bucket.
 	Value int
@@ -100,8 +104,8 @@ func (l Limit) validate(field string) error {
 		if !(l.Burst >= 1) || math.IsInf(l.Burst, 1) {
 			return fmt.Errorf("emulator: %s.Burst must be at least 1 and finite, got %v", field, l.Burst)
 		}
-		if l.Max != 0 || l.Window != 0 {
-			return fmt.Errorf("emulator: %s.Max and Window are for windows, but its Algorithm is bucket", field)
+		if l.Max != 0 || l.Window != 0 || l.Phase != 0 {
+			return fmt.Errorf("emulator: %s.Max and Window are for windows, and so is Phase, but its Algorithm is bucket", field)
 		}
 	case Fixed, Sliding:
 		if l.Max < 1 {
@@ -109,6 +113,9 @@ func (l Limit) validate(field string) error {
 		}
 		if l.Window <= 0 {
 			return fmt.Errorf("emulator: %s.Window must be above 0, got %v", field, l.Window)
+		}
+		if l.Phase < 0 || l.Phase >= l.Window || l.Phase > 0 && l.Algorithm != Fixed {
+			return fmt.Errorf("emulator: %s.Phase must be less than the Window of a fixed one, got %v", field, l.Phase)
 		}
 		if l.Rate != 0 || l.Burst != 0 {
 			return fmt.Errorf("emulator: %s.Rate and Burst are for a bucket, but its Algorithm is %s", field, l.Algorithm)
@@ -171,6 +178,14 @@ func (r *rule) settingAt(t time.Duration) int {
 	return i
 }
 
+// opened returns when the window began that accepts its first request at t.
+func (r *rule) opened(t time.Duration, s setting) time.Duration {
+	if r.Phase == 0 {
+		return t
+	}
+	return (t + r.Phase).Truncate(s.window) - r.Phase
+}
+
 // value is the number that the platform publishes for the limit.
 func (r *rule) value(s setting) int {
 	switch {
@@ -192,7 +207,7 @@ func (r *rule) possible(first, last time.Duration) float64 {
 		for t := first; t <= last; {
 			s := r.settings[r.settingAt(t)]
 			n += float64(s.max)
-			t += s.window
+			t = r.opened(t, s) + s.window
 		}
 		return n
 	}
@@ -221,7 +236,7 @@ func (r *rule) ideal(first time.Duration, n int64) time.Duration {
 			if left -= int64(s.max); left <= 0 {
 				return t - first
 			}
-			t += s.window
+			t = r.opened(t, s) + s.window
 		}
 	}
 	i := r.settingAt(first)

@@ -61,6 +61,13 @@ func TestLimits(t *testing.T) {
 			{67 * sec, 4, 3, 60 * sec},
 			{200 * sec, 4, 3, 60 * sec}, // opens anew, not on a grid
 		}},
+		{"fixed windows by the clock", Config{Limits: []Limit{{Algorithm: Fixed, Max: 3, Window: 60 * sec, Phase: 50 * sec}}}, []step{
+			{0, 2, 2, 0}, // the script starts, and the window is 50 s old
+			{10*sec - 1, 2, 1, 1},
+			{10 * sec, 4, 3, 60 * sec},
+			{69 * sec, 1, 0, 1 * sec},
+			{200 * sec, 4, 3, 50 * sec},
+		}},
 		{"sliding window", Config{Limits: []Limit{{Algorithm: Sliding, Max: 3, Window: 60 * sec}}}, []step{
 			{0, 1, 1, 0},
 			{40 * sec, 3, 2, 20 * sec},

@@ -143,7 +143,7 @@ func (m *meter) draw(t time.Duration) {
 		m.drawn++
 	case Fixed:
 		if m.count == 0 {
-			m.opened = t
+			m.opened = m.rule.opened(t, m.now())
 		}
 		m.count++
 	default:

@@ -221,6 +221,7 @@ func TestUse(t *testing.T) {
 		{"bucket at half its pace", Config{Limits: bucketOf(50, 100)}, func(k int) time.Duration { return time.Duration(max(0, k-99)) * 40 * ms }, 1000, 18 * sec, 1000.0 / 1900, 0},
 		{"less than the burst", Config{Limits: bucketOf(50, 100)}, func(k int) time.Duration { return time.Duration(k) * sec }, 10, 0, 10.0 / 550, 0},
 		{"fixed window", Config{Limits: []Limit{{Algorithm: Fixed, Max: 10}}}, func(k int) time.Duration { return time.Duration(k/10) * 60 * sec }, 25, 120 * sec, 25.0 / 30, 0},
+		{"fixed windows by the clock", Config{Limits: []Limit{{Algorithm: Fixed, Max: 10, Phase: 20 * sec}}}, func(k int) time.Duration { return time.Duration(k/10) * 40 * sec }, 20, 40 * sec, 1, 0},
 		{"sliding window", Config{Limits: []Limit{{Algorithm: Sliding, Max: 10}}}, func(k int) time.Duration { return time.Duration(k/10) * 60 * sec }, 30, 120 * sec, 1, 0},
 		{"lowered", Config{Limits: bucketOf(10, 10), Script: []Fault{{Kind: Change, Limit: "token.rate.per.minute", From: 10 * sec, Rate: 5}}},
 			func(k int) time.Duration {

@@ -46,6 +46,8 @@ A LIMIT is a rate and options:     50/s,burst=100
                                    300/min,algorithm=fixed,per=token
   algorithm=bucket|fixed|sliding   a token bucket (default), or a window
   burst=N                          how many the bucket holds
+  phase=D                          fixed windows follow each other by the clock; the
+                                   first is D old when the first request comes
   per=token|client|org|path        what is counted apart (default token)
   match=PATH                       which requests, such as /api/v2/flows/**
   name=KEY                         how the 429 calls it
@@ -181,7 +183,7 @@ func parseEmulatedLimit(spec string) (emulator.Limit, error) {
 	var l emulator.Limit
 	err = parseOptions(options, map[string]any{
 		"burst": &l.Burst, "algorithm": (*string)(&l.Algorithm), "per": (*string)(&l.Per),
-		"name": &l.Name, "match": &l.Match,
+		"name": &l.Name, "match": &l.Match, "phase": &l.Phase,
 	})
 	if l.Algorithm == emulator.Fixed || l.Algorithm == emulator.Sliding {
 		l.Max, l.Window = int(n), per

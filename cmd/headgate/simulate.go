@@ -71,6 +71,8 @@ What does the server allow?
   --limit LIMIT           a rate and options:   50/s,burst=100
                                                 300/min,algorithm=sliding
     algorithm=bucket|fixed|sliding   a token bucket (default), or a window
+    phase=D                          fixed windows follow each other by the clock; the
+                                     first is D old at the start
     burst=N                          how many the bucket holds (default a second's)
     per=token|client|org             per=org is shared by all credentials
     name=KEY                         what the report calls it

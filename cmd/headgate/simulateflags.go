@@ -143,7 +143,7 @@ func (s *limitSpecs) Set(text string) error {
 	counts := "token"
 	algorithm := choice[simulate.Algorithm]{words: map[string]simulate.Algorithm{"bucket": simulate.Bucket, "fixed": simulate.Fixed, "sliding": simulate.Sliding}}
 	err = parseOptions(options, map[string]any{
-		"burst": &l.Burst, "algorithm": optionOf(&algorithm), "per": &counts, "name": &l.Name,
+		"burst": &l.Burst, "algorithm": optionOf(&algorithm), "phase": &l.Phase, "per": &counts, "name": &l.Name,
 	})
 	if err != nil {
 		return err
@@ -158,6 +158,8 @@ func (s *limitSpecs) Set(text string) error {
 		return errors.New("takes a rate of up to a million a second")
 	case l.Algorithm != simulate.Bucket && burstGiven:
 		return errors.New("option burst: a window has none")
+	case l.Phase != 0 && l.Algorithm != simulate.Fixed, l.Phase < 0, l.Phase > 0 && l.Phase >= per:
+		return errors.New("option phase: takes a time below the window of a fixed one")
 	case l.Algorithm != simulate.Bucket:
 		l.Rate, l.Max, l.Window = 0, int(n), per
 		if float64(l.Max) != n || l.Max > headgate.MaxWindow {

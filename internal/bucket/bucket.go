@@ -329,13 +329,13 @@ func (b *Bucket) fits(now Instant, n int) Instant {
 // Accepted, Refused, Unanswered and Return.
 func (b *Bucket) Take(now Instant, hold bool, waiting int) (seq uint64) {
 	if b.rule.Learn {
-		seq = b.learner.take(now, waiting)
+		seq = b.learner.take(now, waiting, b.max > 0 && b.fits(now, 1) > now)
 		b.follow(now)
 	}
 	switch {
 	case b.max > 0:
 		b.at = now
-		if w := &b.learner.window; b.learner.phase != windows || w.used <= w.quota && w.test != now {
+		if w := &b.learner.window; b.learner.phase != windows || seq != w.tried && seq != w.tested {
 			b.log.push(now, b.max)
 		}
 	case b.rate > 0:
@@ -413,8 +413,7 @@ func (b *Bucket) Accepted(taken Instant, seq uint64, now Instant) (opened bool) 
 		if b.slowStart == 0 || taken < b.gate || 2*b.inFlight >= b.slowStart {
 			b.learner.tested++
 		}
-		w := &b.learner.window
-		beyond := b.learner.phase == windows && taken == w.tried && w.used > w.quota
+		beyond := b.learner.phase == windows && seq == b.learner.window.tried
 		b.learner.answered(taken, seq, now)
 		b.follow(now)
 		if beyond && b.learner.phase == windows {

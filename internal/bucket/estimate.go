@@ -199,13 +199,14 @@ func (b *Bucket) Relearn(now Instant, m Learned, age time.Duration) bool {
 	l.last, l.opened = now, now
 	if m.Quota > 0 {
 		l.phase = windows
-		l.window = window{quota: m.Quota, width: m.Width, sure: m.Sure, kind: m.Kind, test: -1}
+		l.window = window{quota: m.Quota, width: m.Width, sure: m.Sure, kind: m.Kind}
 		b.learner = l
 		b.max, b.window, b.log = m.Quota, m.Width, ring{}
 		for i := range m.Used {
 			b.log.push(now-age-m.First+Instant(float64(m.First-m.Last)*float64(i)/float64(m.Used)), m.Quota)
 		}
-		b.learner.window.start, b.learner.window.used = now-age-m.Opened, m.In
+		w := &b.learner.window
+		w.start, w.used, w.most = now-age-m.Opened, m.In, m.Quota
 		return true
 	}
 	l.phase = track

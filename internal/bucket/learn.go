@@ -83,6 +83,7 @@ type anchor struct {
 	known    bool
 	failed   float64 // requests since then of which nobody knows whether they drew
 	lost     float64 // requests since then that drew nothing
+	spilt    float64 // tokens since then that the model had too many of
 	gained   float64 // tokens since then that the model did not have
 }
 
@@ -146,7 +147,7 @@ func newLearner(rule Rule) learner {
 		l.hold = probeEvery / rule.Rate
 	case rule.Max > 0:
 		l.phase, l.told = windows, true
-		l.window = window{quota: rule.Max, width: rule.Window, sure: true, test: -1}
+		l.window = window{quota: rule.Max, width: rule.Window, sure: true}
 		l.rate = float64(rule.Max) / rule.Window.Seconds()
 		l.variance = square(0.01 * l.rate)
 	}
@@ -169,12 +170,15 @@ func (l *learner) level(now Instant) float64 {
 	if l.x < full {
 		return l.x
 	}
+	l.anchor.spilt += l.x - full
+	sure := l.anchor.spilt >= 1+0.1*float64(l.n-l.anchor.seq)
 	l.x = full
-	switch l.phase {
-	case trust:
+	switch {
+	case !sure: // paced, it comes close each time
+	case l.phase == trust:
 		// Answers to what was sent before say nothing any more.
 		l.anchorAt(l.xAt, l.n, full, toldVariance(full))
-	case track:
+	case l.phase == track:
 		// It is full: the level is known.
 		variance := square(full)
 		if l.burst < math.Inf(1) {
@@ -210,9 +214,10 @@ func (l *learner) before(sent Instant, seq uint64) float64 {
 	return l.x + float64(l.n-seq) + 1 - l.rate*(l.xAt-sent).Seconds()
 }
 
-// take notes that a request is sent while waiting callers stand in line, and
-// chooses the pace for the next.
-func (l *learner) take(now Instant, waiting int) (seq uint64) {
+// take notes that a request is sent while waiting callers stand in line, whether
+// that is one more than the log of a window would let go, and chooses the pace for
+// the next.
+func (l *learner) take(now Instant, waiting int, more bool) (seq uint64) {
 	l.settle(now)
 	if l.n == 0 {
 		l.anchor.at, l.xAt, l.last = now, now, now
@@ -235,7 +240,7 @@ func (l *learner) take(now Instant, waiting int) (seq uint64) {
 	case trust, track:
 		l.pace = (l.rate - l.caution()) * (1 + l.surplus(p) + l.more(now, gap, p))
 	case windows:
-		l.window.take(now)
+		l.window.take(now, l.n, more)
 	}
 	return l.n
 }
@@ -290,7 +295,7 @@ func (l *learner) sure() float64 { return max(0, 1-2*math.Sqrt(l.variance)/l.rat
 // a refusal costs, to drift either way.
 func (l *learner) keep() float64 {
 	if l.loss() > 0 {
-		return 1 + l.rate*aBit + l.burst/2
+		return min(1+l.rate*aBit+l.burst/2, l.burst-1)
 	}
 	return 1 + l.rate*aBit
 }
@@ -403,7 +408,7 @@ func (l *learner) answered(sent Instant, seq uint64, now Instant) {
 	l.rtt += (rtt - l.rtt) / 20
 	switch l.phase {
 	case windows:
-		l.windowAccepted(sent)
+		l.windowAccepted(seq)
 	case trust, track:
 		if !l.episode.open && seq > l.anchor.seq && !l.blurred() {
 			l.found(sent, 1-l.before(sent, seq))

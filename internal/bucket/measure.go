@@ -128,9 +128,9 @@ func (l *learner) drain(i interval, b float64, full bool) {
 // correct brings the estimate in line with what an interval has measured.
 func (l *learner) correct(i interval) {
 	l.phase = track
-	full := l.anchor.level > 1
+	full := l.anchor.level >= 1
 	first := max(1, i.accepted-l.rate*i.seconds) // what the bucket held, if the rate is right
-	if l.told && full && i.accepted < l.anchor.level/2 {
+	if l.told && full && i.accepted < l.anchor.level/2-2*math.Sqrt(l.anchor.variance) {
 		// Not our bucket.
 		l.phase, l.told = search, false
 		l.halve()
@@ -167,6 +167,11 @@ func (l *learner) correct(i interval) {
 	if !full && l.anchor.level >= 0 { // a debt from before a restart is a guess
 		gain = max(gain, 0.3)
 		l.noise += 0.3 * (min(max(square(wrong)*i.seconds-l.variance*i.seconds-l.anchor.variance/i.seconds, 0), 4*l.rate) - l.noise)
+	}
+	if full && l.creep == 0 && wrong > 0 {
+		// Nobody has asked for it: the interval may have been too short to
+		// measure the rate, but it is too high.
+		gain = max(gain, 0.3)
 	}
 	l.rate = max(l.rate-gain*wrong, l.rate/5, min(l.rate, lowest))
 	l.variance *= 1 - min(gain, 0.99)

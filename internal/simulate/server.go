@@ -27,6 +27,10 @@ type Limit struct {
 	// Max and Window size a Fixed or a Sliding window.
 	Max    int
 	Window time.Duration
+	// Phase makes the windows of a Fixed limit follow each other by the clock,
+	// whoever sends when: one is Phase old at the start. Zero: a window opens
+	// with a request.
+	Phase time.Duration
 	// Changes give a Bucket another rate and burst, in order of time.
 	Changes []Change
 	// Others is traffic of somebody else, who does not retry.
@@ -239,6 +243,9 @@ func (s *limitState) draw(t time.Duration) {
 	case Fixed:
 		if s.count == 0 {
 			s.opened = t
+			if s.Phase > 0 {
+				s.opened = (t + s.Phase).Truncate(s.Window) - s.Phase
+			}
 		}
 		s.count++
 	case Sliding:
