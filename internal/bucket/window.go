@@ -193,10 +193,11 @@ func (l *learner) windowRefused(i interval) {
 	case step > 0:
 		// It holds no more. Of those that it was lifted by last, some may
 		// have been accepted.
+		w.quota += min(w.went, step) - step - e.count
 		if e.toSeq == w.tried {
-			w.went++
+			w.quota++
 		}
-		w.quota, w.since, w.fell = max(1, w.quota-step+w.went-e.count), 0, -1
+		w.quota, w.since, w.fell = max(1, w.quota), 0, -1
 	case w.slides:
 		w.kind, w.slides = SlidingWindow, false
 	case early && w.sure && (l.told || late > 2200*time.Millisecond):
