@@ -65,7 +65,7 @@ type model interface {
 func newModel(l limit, script []fault) model {
 	switch l.Algorithm {
 	case emulator.Fixed:
-		return &fixedModel{max: l.Max, window: l.Window.Seconds()}
+		return &fixedModel{max: l.Max, window: l.Window.Seconds(), phase: l.Phase.Seconds()}
 	case emulator.Sliding:
 		return &slidingModel{max: l.Max, window: l.Window.Seconds()}
 	}
@@ -163,10 +163,12 @@ func (b *bucketModel) take(t float64) {
 	b.level--
 }
 
-// fixedModel is a window that opens with the first that it lets through.
+// fixedModel is a window that opens with the first that it lets through, or with a
+// phase, by the clock.
 type fixedModel struct {
 	max    int
 	window float64
+	phase  float64
 	opened float64
 	count  int
 }
@@ -181,6 +183,9 @@ func (f *fixedModel) ready(t float64) float64 {
 func (f *fixedModel) take(t float64) {
 	if f.count == 0 || t >= f.opened+f.window {
 		f.opened, f.count = t, 0
+		if f.phase > 0 {
+			f.opened = math.Floor((t+f.phase)/f.window)*f.window - f.phase
+		}
 	}
 	f.count++
 }

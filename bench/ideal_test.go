@@ -85,6 +85,7 @@ func TestIdeal(t *testing.T) {
 		{"an outage afterwards", 400, []limit{bucket}, []fault{outage}, 6},
 		{"two outages in a row", 501, []limit{bucket}, []fault{outage, {Kind: emulator.Outage, From: 13 * sec, To: 14 * sec}}, 14},
 		{"a fixed window", 1000, []limit{fixed}, nil, 18},
+		{"fixed windows by the clock", 1000, []limit{{Algorithm: emulator.Fixed, Max: 300, Window: 6 * sec, Phase: 4 * sec}}, nil, 14},
 		{"a full fixed window", 300, []limit{fixed}, nil, 0},
 		{"a sliding window", 1000, []limit{sliding}, nil, 18},
 		// From 8 s on, the window of 6 s allows the rest only at 12 s.

@@ -72,6 +72,7 @@ type limit struct {
 	Burst     float64            `yaml:"burst"`
 	Max       int                `yaml:"max"`
 	Window    time.Duration      `yaml:"window"`
+	Phase     time.Duration      `yaml:"phase"`
 }
 
 // fault is what the contest uses of an emulator.Fault: what ideal understands.
@@ -101,7 +102,7 @@ func (s *Scenario) config(seed uint64) emulator.Config {
 		EarlyPerToken: s.Processes > 1,
 	}
 	for _, l := range s.Limits {
-		c.Limits = append(c.Limits, emulator.Limit{Name: l.Name, Per: l.Per, Algorithm: l.Algorithm, Rate: l.Rate, Burst: l.Burst, Max: l.Max, Window: l.Window})
+		c.Limits = append(c.Limits, emulator.Limit{Name: l.Name, Per: l.Per, Algorithm: l.Algorithm, Rate: l.Rate, Burst: l.Burst, Max: l.Max, Window: l.Window, Phase: l.Phase})
 	}
 	for _, f := range s.Script {
 		c.Script = append(c.Script, emulator.Fault{Kind: f.Kind, From: f.From, To: f.To, Limit: f.Limit, PerSecond: f.PerSecond, Rate: f.Rate, Burst: f.Burst})

@@ -45,7 +45,7 @@ func TestParseWhole(t *testing.T) {
   message: none
   limits:
     - {name: b, per: org, algorithm: bucket, rate: 10, burst: 11}
-    - {per: path, algorithm: sliding, max: 12, window: 13s}
+    - {per: path, algorithm: fixed, max: 12, window: 13s, phase: 14ms}
   script:
     - {kind: traffic, from: 1s, to: 2s, perSecond: 3}
     - {kind: change, from: 4s, limit: b, rate: 5, burst: 6}
@@ -59,8 +59,8 @@ func TestParseWhole(t *testing.T) {
 	got := fmt.Sprintf("%+v told %+v wrong %+v", s.config(9), *s.Told, *s.Wrong)
 	for _, want := range []string{
 		"Seed:9", "AnyToken:true", "Latency:20ms", "RetryAfter:fluctuating RetryAfterMin:2s RetryAfterMax:3s Message:none",
-		"{Name:b Namespace: Per:org Match: Algorithm:bucket Rate:10 Burst:11 Max:0 Window:0s Value:0}",
-		"{Name:path.rate.per.minute Namespace: Per:path Match: Algorithm:sliding Rate:0 Burst:0 Max:12 Window:13s Value:0}",
+		"{Name:b Namespace: Per:org Match: Algorithm:bucket Rate:10 Burst:11 Max:0 Window:0s Phase:0s Value:0}",
+		"{Name:path.rate.per.minute Namespace: Per:path Match: Algorithm:fixed Rate:0 Burst:0 Max:12 Window:13s Phase:14ms Value:0}",
 		"Kind:traffic From:1s To:2s", "Limit:b PerSecond:3", "Kind:change From:4s", "Rate:5 Burst:6", "Kind:outage From:7s To:8s",
 		"ScriptFromNew:true", "Expected:80", "EarlyPerToken:true",
 		"told {Rate:5 Burst:6 Max:0 Window:0s}", "wrong {Rate:0 Burst:0 Max:8 Window:9s}",
